@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A small client of the binder protocol.
+//!
+//! The protocol is a stream of commands (`BC_*`) into the driver and a stream of returns (`BR_*`) out
+//! of it, both carried by one ioctl, and buffers that the driver fills in a mapping only it can write.
+//! This crate keeps those three apart:
+//!
+//! - [`Binder`] is one open file with its mapping: the ioctls, and reading a received buffer.
+//! - [`Commands`] builds the stream in, [`Returns`] takes the stream out apart.
+//! - [`Parcel`] and [`object`] build what a transaction carries.
+//! - [`Looper`] is one thread that talks to the driver: it queues commands, reads returns, makes calls.
+//!
+//! Nothing here hides the protocol: a test can send any bytes and look at any return. What the crate
+//! takes away is layout arithmetic and `unsafe`, which lives in `sys.rs` and `process.rs` alone.
+
+mod commands;
+mod error;
+mod looper;
+pub mod object;
+mod parcel;
+pub mod process;
+mod returns;
+mod sys;
+pub mod uapi;
+
+pub use commands::Call;
+pub use commands::Commands;
+pub use error::Error;
+pub use error::Result;
+pub use looper::Looper;
+pub use looper::Served;
+pub use parcel::Parcel;
+pub use returns::ParseError;
+pub use returns::Return;
+pub use returns::Returns;
+pub use sys::Binder;
+pub use sys::Mapping;
+pub use sys::Payload;
+pub use sys::Progress;
+
+/// The size libbinder maps: one megabyte less two pages.
+pub const LIBBINDER_MAPPING: usize = 1024 * 1024 - 2 * 4096;
+
+/// The largest mapping a driver makes use of.
+pub const MAX_MAPPING: usize = 4 * 1024 * 1024;

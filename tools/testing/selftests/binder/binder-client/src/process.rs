@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Processes to talk between.
+
+use std::io::Read;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
+use nix::libc;
+use nix::sched::CpuSet;
+use nix::sched::sched_setaffinity;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
+use nix::sys::wait::WaitStatus;
+use nix::sys::wait::waitpid;
+use nix::unistd::ForkResult;
+use nix::unistd::Pid;
+use nix::unistd::fork;
+use nix::unistd::getppid;
+
+/// A child process; killed and waited for when dropped.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    status: Option<WaitStatus>,
+}
+
+impl Child {
+    /// Runs `body` in a child process, whose exit status is what it returns. The child dies with its parent.
+    ///
+    /// The caller must be the only thread of its process: another one's locks would stay taken in the child.
+    pub fn spawn(body: impl FnOnce() -> i32) -> nix::Result<Self> {
+        let parent = nix::unistd::getpid();
+        // SAFETY: there is one thread, so the child is a whole copy.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok(Self { pid: child, status: None }),
+            ForkResult::Child => {
+                let tied = prctl::set_pdeathsig(Signal::SIGKILL);
+                let status = if tied.is_err() || getppid() != parent { 125 } else { body() };
+                std::process::exit(status)
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> nix::Result<WaitStatus> {
+        match self.status {
+            Some(status) => Ok(status),
+            None => {
+                let status = waitpid(self.pid, None)?;
+                self.status = Some(status);
+                Ok(status)
+            }
+        }
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub fn kill(&mut self) -> nix::Result<WaitStatus> {
+        if self.status.is_none() {
+            kill(self.pid, Signal::SIGKILL)?;
+        }
+        self.wait()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // A child that is gone already is what is wanted.
+        let _ = self.kill();
+    }
+}
+
+/// Keeps the calling thread on one processor.
+pub fn pin_to(cpu: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// One end of a line of numbers between two processes: for "I am ready", "go on", and results.
+#[derive(Debug)]
+pub struct Line(UnixStream);
+
+impl Line {
+    /// Both ends.
+    pub fn pair() -> std::io::Result<(Line, Line)> {
+        let (left, right) = UnixStream::pair()?;
+        Ok((Line(left), Line(right)))
+    }
+
+    /// Says a number.
+    pub fn say(&self, number: u64) -> std::io::Result<()> {
+        (&self.0).write_all(&number.to_ne_bytes())
+    }
+
+    /// Waits for a number; the other process's end is an error.
+    pub fn hear(&self) -> std::io::Result<u64> {
+        let mut bytes = [0; 8];
+        (&self.0).read_exact(&mut bytes)?;
+        Ok(u64::from_ne_bytes(bytes))
+    }
+}
+
+/// The calling thread's id.
+pub fn thread_id() -> libc::pid_t {
+    nix::unistd::gettid().as_raw()
+}
