@@ -3,6 +3,7 @@
 //! A context manager in a process of its own and a client in this one.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use binder_client::Binder;
 use binder_client::Call;
@@ -42,7 +43,7 @@ fn text(error: Error) -> String {
 
 /// The client's end; the server dies with it.
 pub struct BinderChannel {
-    looper: Looper<'static>,
+    looper: Looper,
     payload: Parcel,
     reply: Parcel,
     acquainted: bool,
@@ -63,8 +64,7 @@ impl BinderChannel {
         .map_err(|errno| errno.to_string())?;
         here.hear().map_err(|_| "the server did not start".to_owned())?;
 
-        // Lives until the process ends: there is one for each device.
-        let binder = Box::leak(Box::new(Binder::open_mapped(device, LIBBINDER_MAPPING).map_err(text)?));
+        let binder = Arc::new(Binder::open_mapped(device, LIBBINDER_MAPPING).map_err(text)?);
         let mut channel = Self {
             looper: Looper::new(binder),
             payload: Parcel::new(),
@@ -189,7 +189,7 @@ fn serve(device: &Path, line: &Line) -> Result<(), Error> {
     let four = Parcel::from_bytes(&[0; 4]);
     let mut client = None;
     let mut count = 0;
-    Looper::new(&binder).serve(|looper, received| {
+    Looper::new(Arc::new(binder)).serve(|looper, received| {
         let result = match (received.code, client) {
             (CALL, _) => Ok(()),
             (ONE_WAY, Some(client)) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 
@@ -25,22 +26,22 @@ const READ_SIZE: usize = 256;
 /// buffer is freed and the next call made in one entry into the kernel. Returns are read as many at a time as the
 /// driver gives and handed out one by one.
 #[derive(Debug)]
-pub struct Looper<'b> {
-    binder: &'b Binder,
+pub struct Looper {
+    binder: Arc<Binder>,
     out: Commands<'static>,
     inbox: VecDeque<Return>,
     room: Box<[u8; READ_SIZE]>,
 }
 
-impl<'b> Looper<'b> {
+impl Looper {
     /// The calling thread's conversation on `binder`.
-    pub fn new(binder: &'b Binder) -> Self {
+    pub fn new(binder: Arc<Binder>) -> Self {
         Self { binder, out: Commands::new(), inbox: VecDeque::with_capacity(8), room: Box::new([0; READ_SIZE]) }
     }
 
     /// The file this thread talks on.
-    pub fn binder(&self) -> &'b Binder {
-        self.binder
+    pub fn binder(&self) -> &Arc<Binder> {
+        &self.binder
     }
 
     /// Commands to go out with the next ioctl.

@@ -4,6 +4,8 @@
 
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
 use nix::libc;
@@ -48,6 +50,13 @@ impl Child {
         self.pid
     }
 
+    /// Leaves the process to whoever waits for it.
+    pub fn release(self) -> Pid {
+        let pid = self.pid;
+        std::mem::forget(self);
+        pid
+    }
+
     /// Waits until it ends by itself.
     pub fn wait(&mut self) -> nix::Result<WaitStatus> {
         match self.status {
@@ -86,6 +95,12 @@ pub fn pin_to(cpu: usize) -> nix::Result<()> {
 /// One end of a line of numbers between two processes: for "I am ready", "go on", and results.
 #[derive(Debug)]
 pub struct Line(UnixStream);
+
+impl AsFd for Line {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Line {
     /// Both ends.

@@ -156,6 +156,11 @@ impl Binder {
         Ok(Self { map: None, file })
     }
 
+    /// Talks on a device that is open already.
+    pub fn from_file(file: File) -> Self {
+        Self { map: None, file }
+    }
+
     /// Opens a device and maps `len` bytes.
     pub fn open_mapped(path: &Path, len: usize) -> Result<Self> {
         let mut binder = Self::open(path)?;

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where the drivers differ on purpose.
+//!
+//! Each has a row in `Documentation/differences.md`, found by its name here; a unit test compares the two lists.
+
+macro_rules! differences {
+    ($($(#[$meta:meta])* $name:ident = $row:literal,)*) => {
+        /// Something the C driver does and this project's driver does otherwise.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Difference {
+            $($(#[$meta])* $name,)*
+        }
+
+        /// The rows' names.
+        #[cfg(test)]
+        const ROWS: &[&str] = &[$($row),*];
+    };
+}
+
+differences! {
+    /// What a read of one, two or three bytes writes.
+    TinyRead = "tiny-read",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ROWS;
+
+    #[test]
+    fn every_difference_has_its_row_and_every_row_its_difference() {
+        let page = include_str!("../../../../../../Documentation/differences.md");
+        let mut documented: Vec<&str> =
+            page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
+        let mut tested = ROWS.to_vec();
+        documented.sort_unstable();
+        tested.sort_unstable();
+        assert_eq!(documented, tested);
+    }
+}

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Things most tests start from.
+//!
+//! A driver knows open files, not processes, so one thread can hold both ends of a conversation: it sends on one
+//! file and looks at the other, step by step, and nothing is left to timing. Files are opened
+//! `O_NONBLOCK`: something that should be there and is not is an error at once and not a hang. Where something comes
+//! from another process or from the kernel's own time, a test waits for it ([`End::wait`]).
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::ops::DerefMut;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use binder_client::Binder;
+use binder_client::Call;
+use binder_client::Error;
+use binder_client::LIBBINDER_MAPPING;
+use binder_client::Looper;
+use binder_client::Parcel;
+use binder_client::Payload;
+use binder_client::Return;
+use binder_client::Served;
+use binder_client::object;
+use binder_client::process::Child;
+use binder_client::process::Line;
+use binder_client::uapi;
+use binder_client::uapi::FlatObject;
+use binder_client::uapi::PtrCookie;
+use binder_client::uapi::TransactionData;
+use nix::errno::Errno;
+use nix::fcntl::FcntlArg;
+use nix::fcntl::OFlag;
+use nix::fcntl::fcntl;
+use nix::libc;
+use nix::sys::wait::WaitStatus;
+
+use crate::env::Env;
+use crate::hostile;
+
+/// A node's two names.
+pub const fn node(number: u64) -> PtrCookie {
+    PtrCookie { ptr: number << 12, cookie: number << 12 | 0xc00 }
+}
+
+/// One open file and the calling thread's conversation on it.
+#[derive(Debug)]
+pub struct End {
+    looper: Looper,
+}
+
+impl Deref for End {
+    type Target = Looper;
+
+    fn deref(&self) -> &Looper {
+        &self.looper
+    }
+}
+
+impl DerefMut for End {
+    fn deref_mut(&mut self) -> &mut Looper {
+        &mut self.looper
+    }
+}
+
+impl End {
+    /// Talks on a file that is open.
+    pub fn over(binder: Binder) -> Self {
+        Self { looper: Looper::new(Arc::new(binder)) }
+    }
+
+    /// Opens the device and maps as much as libbinder does.
+    pub fn open(env: &Env) -> Self {
+        Self::open_sized(env, LIBBINDER_MAPPING)
+    }
+
+    /// Opens the device and maps so many bytes.
+    pub fn open_sized(env: &Env, len: usize) -> Self {
+        let mut binder = Binder::open_with(&env.device, libc::O_NONBLOCK).expect("open");
+        binder.map(len).expect("mmap");
+        Self::over(binder)
+    }
+
+    /// Opens the device and maps nothing.
+    pub fn open_unmapped(env: &Env) -> Self {
+        Self::over(Binder::open_with(&env.device, libc::O_NONBLOCK).expect("open"))
+    }
+
+    /// Makes the calling thread one that takes calls.
+    pub fn enter(mut self) -> Self {
+        self.queue().enter_looper();
+        self.flush().expect("BC_ENTER_LOOPER");
+        self
+    }
+
+    /// Says whether the file blocks.
+    pub fn set_blocking(&self, blocking: bool) {
+        let flags = if blocking { OFlag::O_RDWR } else { OFlag::O_RDWR | OFlag::O_NONBLOCK };
+        fcntl(self.binder().as_fd(), FcntlArg::F_SETFL(flags)).expect("F_SETFL");
+    }
+
+    /// Does something on the file while it blocks.
+    pub fn blocking<T>(&mut self, body: impl FnOnce(&mut Looper) -> T) -> T {
+        self.set_blocking(true);
+        let result = body(&mut self.looper);
+        self.set_blocking(false);
+        result
+    }
+
+    /// Waits for the next return.
+    pub fn wait(&mut self) -> Return {
+        self.blocking(|looper| looper.next()).expect("a return")
+    }
+
+    /// Everything that is there to be read.
+    pub fn drain(&mut self) -> Vec<Return> {
+        let mut all = Vec::new();
+        loop {
+            match self.next() {
+                Ok(ret) => all.push(ret),
+                Err(Error::Sys { errno: Errno::EAGAIN, .. }) => return all,
+                Err(error) => panic!("reading returns: {error}; before it came {all:x?}"),
+            }
+        }
+    }
+
+    /// Reads everything and compares.
+    #[track_caller]
+    pub fn expect(&mut self, wanted: &[Return]) {
+        assert_eq!(self.drain(), wanted);
+    }
+
+    /// Reads everything; there must be one call.
+    #[track_caller]
+    pub fn expect_transaction(&mut self) -> TransactionData {
+        match self.drain()[..] {
+            [Return::Transaction(received)] => received,
+            ref other => panic!("not one call: {other:x?}"),
+        }
+    }
+
+    /// Reads everything; there must be the end of a call this thread made.
+    #[track_caller]
+    pub fn expect_reply(&mut self) -> TransactionData {
+        match self.drain()[..] {
+            [Return::TransactionComplete, Return::Reply(received)] => received,
+            ref other => panic!("not a completion and a reply: {other:x?}"),
+        }
+    }
+
+    /// Waits for one call.
+    #[track_caller]
+    pub fn wait_transaction(&mut self) -> TransactionData {
+        match self.wait() {
+            Return::Transaction(received) => received,
+            other => panic!("not a call: {other:x?}"),
+        }
+    }
+
+    /// Sends a call and reads nothing.
+    #[track_caller]
+    pub fn start(&mut self, call: Call<'_>) {
+        self.queue().command(uapi::BC_TRANSACTION, &call.data());
+        self.flush().expect("BC_TRANSACTION");
+    }
+
+    /// Sends a one-way call, which must be taken.
+    #[track_caller]
+    pub fn start_one_way(&mut self, call: Call<'_>) {
+        self.start(call.with_flags(uapi::TF_ONE_WAY));
+        self.expect(&[Return::TransactionComplete]);
+    }
+
+    /// Sends a reply, which must be taken.
+    #[track_caller]
+    pub fn answer(&mut self, parcel: &Parcel) {
+        self.queue().command(uapi::BC_REPLY, &Call::reply(parcel).data());
+        self.flush().expect("BC_REPLY");
+        self.expect(&[Return::TransactionComplete]);
+    }
+
+    /// Gives a buffer back at once.
+    #[track_caller]
+    pub fn give_back(&mut self, received: &TransactionData) {
+        self.free(received);
+        self.flush().expect("BC_FREE_BUFFER");
+    }
+
+    /// What a transaction carries; the buffer is given back.
+    #[track_caller]
+    pub fn take(&mut self, received: &TransactionData) -> Payload {
+        let payload = self.payload(received).expect("a readable buffer");
+        self.give_back(received);
+        payload
+    }
+}
+
+const PUT: u32 = 1;
+const GET: u32 = 2;
+const DROP: u32 = 3;
+
+/// A context manager in a process of its own that keeps nodes by number, so that processes can meet.
+#[derive(Debug)]
+pub struct Registry {
+    peer: Peer,
+}
+
+impl Registry {
+    /// Starts it. The manager of the test before may take a moment to be gone.
+    pub fn start(env: &Env) -> Self {
+        let peer = Peer::start(env, |env, line| {
+            let binder = Binder::open_mapped(&env.device, LIBBINDER_MAPPING).expect("open");
+            become_manager(&binder);
+            line.say(0).expect("the test is there");
+            keep_registry(Looper::new(Arc::new(binder)));
+        });
+        peer.hear();
+        Self { peer }
+    }
+
+    /// Keeps a node under a number.
+    #[track_caller]
+    pub fn put(&self, end: &mut End, number: u32, object: FlatObject) {
+        let mut parcel = Parcel::from_bytes(&number.to_ne_bytes());
+        parcel.object(&object);
+        self.ask(end, PUT, &parcel);
+    }
+
+    /// A handle to the node kept under a number, with one strong reference.
+    #[track_caller]
+    pub fn get(&self, end: &mut End, number: u32) -> u32 {
+        let parcel = Parcel::from_bytes(&number.to_ne_bytes());
+        let reply = end.blocking(|looper| looper.call(Call::new(0, GET, &parcel))).expect("the registry answers");
+        let object = end.payload(&reply).expect("a readable reply").flat(0).expect("an object");
+        let handle = object.as_handle().expect("a handle");
+        end.queue().acquire(handle);
+        end.give_back(&reply);
+        handle
+    }
+
+    /// Keeps what is under a number no longer.
+    #[track_caller]
+    pub fn drop_kept(&self, end: &mut End, number: u32) {
+        self.ask(end, DROP, &Parcel::from_bytes(&number.to_ne_bytes()));
+    }
+
+    fn ask(&self, end: &mut End, code: u32, parcel: &Parcel) {
+        let reply = end
+            .blocking(|looper| {
+                looper.call_with(Call::new(0, code, parcel), |looper, ret| {
+                    looper.grant(&ret);
+                    Ok(())
+                })
+            })
+            .expect("the registry answers");
+        end.give_back(&reply);
+    }
+
+    /// Kills the manager and waits until nobody stands in its place.
+    pub fn kill(mut self, end: &mut End) {
+        self.peer.kill();
+        let empty = Parcel::new();
+        until(|| end.blocking(|looper| looper.call(Call::new(0, DROP, &empty))) == Err(Error::Dead));
+    }
+}
+
+fn keep_registry(mut looper: Looper) {
+    let mut kept: HashMap<u32, u32> = HashMap::new();
+    let served = looper.serve(|looper, received| {
+        let payload = looper.payload(received).expect("a readable buffer");
+        let number = payload.data.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)).unwrap_or_default();
+        match received.code {
+            PUT => {
+                let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+                looper.queue().acquire(handle);
+                kept.insert(number, handle);
+                Served::Reply(Parcel::new())
+            }
+            GET => match kept.get(&number) {
+                Some(handle) => Served::Reply(Parcel::from_object(&object::handle(*handle))),
+                None => Served::Reply(Parcel::new()),
+            },
+            _ => {
+                if let Some(handle) = kept.remove(&number) {
+                    looper.queue().release(handle);
+                }
+                Served::Reply(Parcel::new())
+            }
+        }
+    });
+    panic!("the registry ends: {served:?}");
+}
+
+/// Becomes context manager once the place is free: the one of the test before may take a moment to be gone.
+pub fn become_manager(binder: &Binder) {
+    until(|| match binder.become_manager() {
+        Ok(()) => true,
+        Err(error) if error.errno() == Some(Errno::EBUSY) => false,
+        Err(error) => panic!("{error}"),
+    });
+}
+
+/// Two files of this process, one with a handle to a node of the other.
+#[derive(Debug)]
+pub struct Pair {
+    /// Holds [`Pair::handle`].
+    pub client: End,
+    /// Owns [`Pair::NODE`].
+    pub server: End,
+    /// The client's handle to the server's node.
+    pub handle: u32,
+    /// Where they met; holds no reference any more.
+    pub registry: Registry,
+}
+
+impl Pair {
+    /// The server's node.
+    pub const NODE: PtrCookie = node(0x51);
+
+    /// Both with libbinder's mapping.
+    pub fn new(env: &Env) -> Self {
+        Self::sized(env, LIBBINDER_MAPPING, LIBBINDER_MAPPING)
+    }
+
+    /// With mappings of these sizes.
+    pub fn sized(env: &Env, client: usize, server: usize) -> Self {
+        let registry = Registry::start(env);
+        Self::at(registry, End::open_sized(env, client), End::open_sized(env, server).enter())
+    }
+
+    /// Of two files that are open.
+    pub fn at(registry: Registry, mut client: End, mut server: End) -> Self {
+        registry.put(&mut server, 1, object::binder(Self::NODE.ptr, Self::NODE.cookie));
+        let handle = registry.get(&mut client, 1);
+        registry.drop_kept(&mut server, 1);
+        Self { client, server, handle, registry }
+    }
+
+    /// One call from the client to the server, step by step; returns what the server and the client got.
+    #[track_caller]
+    pub fn round(&mut self, call: &Parcel, reply: &Parcel) -> (Payload, Payload) {
+        self.client.start(Call::new(self.handle, 1, call));
+        let received = self.server.expect_transaction();
+        let there = self.server.take(&received);
+        self.server.answer(reply);
+        let received = self.client.expect_reply();
+        (there, self.client.take(&received))
+    }
+
+    /// A call of a few bytes goes through and comes back: nothing that happened before has broken anything.
+    #[track_caller]
+    pub fn check(&mut self) {
+        let (there, back) = self.round(&Parcel::from_bytes(b"are you there"), &Parcel::from_bytes(b"here I am"));
+        assert_eq!(there.data, b"are you there");
+        assert_eq!(back.data, b"here I am");
+    }
+}
+
+/// A process that does one end of a test, and a line to it.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    line: Line,
+}
+
+impl Peer {
+    /// Runs `body` in a process of its own, which has none of the test's open files.
+    pub fn start(env: &Env, body: impl FnOnce(&Env, &Line)) -> Self {
+        let (here, there) = Line::pair().expect("socketpair");
+        let child = Child::spawn(|| {
+            // SAFETY: the child runs `body`, which owns nothing of the parent's (it is handed `env` and its end
+            // of the line), and then exits without dropping anything of the parent's.
+            unsafe { hostile::close_all_but(there.as_fd().as_raw_fd()) };
+            body(env, &there);
+            0
+        })
+        .expect("fork");
+        Self { child, line: here }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.child.pid().as_raw()
+    }
+
+    /// Waits for a number from it.
+    #[track_caller]
+    pub fn hear(&self) -> u64 {
+        self.line.hear().expect("the other process is there")
+    }
+
+    /// Tells it a number.
+    #[track_caller]
+    pub fn say(&self, number: u64) {
+        self.line.say(number).expect("the other process is there");
+    }
+
+    /// Kills it; it is gone, though the driver may not be done with it.
+    pub fn kill(&mut self) {
+        let status = self.child.kill();
+        assert!(matches!(status, Ok(WaitStatus::Signaled(..))), "ended by itself: {status:?}");
+    }
+
+    /// Waits until it is done; all must have been well there.
+    #[track_caller]
+    pub fn join(mut self) {
+        let status = self.child.wait();
+        assert!(matches!(status, Ok(WaitStatus::Exited(_, 0))), "the other process failed: {status:?}");
+    }
+}
+
+/// Waits for a state. There is no limit but the watchdog's.
+pub fn until(mut reached: impl FnMut() -> bool) {
+    while !reached() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Waits until a thread of a process is asleep in an ioctl.
+pub fn until_in_ioctl(pid: i32, thread: i32) {
+    until(|| {
+        let read = |name| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/{name}")).unwrap_or_default();
+        let asleep = read("stat").rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('S'));
+        let number = read("syscall").split(' ').next().and_then(|number| number.parse().ok());
+        asleep && number == Some(libc::SYS_ioctl)
+    });
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Behaviour tests of a binder driver, through its device.
+//!
+//! Each test runs in a process of its own, with a watchdog over the whole tree of processes it starts. The report is KTAP.
+//! The same tests run on the C driver, which is the oracle: what it does is expected, and where
+//! another driver is meant to differ, the test says so through [`differences`].
+
+mod differences;
+mod env;
+mod fixture;
+mod harness;
+mod hostile;
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::env::Driver;
+use crate::env::Env;
+use crate::tests::Group;
+
+#[derive(Parser)]
+#[command(version, about = "Tests a binder driver through its device")]
+struct Args {
+    /// The device.
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    device: Option<PathBuf>,
+    /// Whose driver stands behind it.
+    #[arg(long, value_enum, required_unless_present = "list")]
+    driver: Option<Driver>,
+    /// The driver's module file, for tests that unload and load it.
+    #[arg(long, value_name = "PATH")]
+    module: Option<PathBuf>,
+    /// Parameters the module is loaded with.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    module_params: String,
+    /// Which tests: the driver's core, and what else its interface has.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Group::Core])]
+    groups: Vec<Group>,
+    /// Seconds after which a test counts as hanging.
+    #[arg(long, default_value_t = 180)]
+    timeout: u64,
+    /// Prints the names of the tests and runs none.
+    #[arg(long)]
+    list: bool,
+    /// Only tests whose name contains one of these.
+    filter: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let wanted = |test: &&tests::Test| {
+        args.groups.contains(&test.group)
+            && (args.filter.is_empty() || args.filter.iter().any(|part| test.name.contains(part.as_str())))
+    };
+    let chosen: Vec<&tests::Test> = tests::all().filter(wanted).collect();
+    if args.list {
+        chosen.iter().for_each(|test| println!("{}", test.name));
+        return ExitCode::SUCCESS;
+    }
+    let (Some(device), Some(driver)) = (args.device, args.driver) else {
+        return ExitCode::FAILURE;
+    };
+    if chosen.is_empty() {
+        eprintln!("binder-test: no test of that name");
+        return ExitCode::FAILURE;
+    }
+    let env = Env { device, driver, module: args.module, module_params: args.module_params };
+    harness::run(&env, &chosen, Duration::from_secs(args.timeout))
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The tests, by what they are about.
+
+use clap::ValueEnum;
+
+use crate::env::Env;
+
+mod ioctl;
+mod write_read;
+
+/// Which part of the interface a test is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// Calls, references, buffers, threads, the mapping, the module.
+    Core,
+    /// Notifications, file descriptors, buffers that objects point to, freezing, looking in from outside.
+    Interface,
+}
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// The file's name and what is shown.
+    pub name: &'static str,
+    /// What it belongs to.
+    pub group: Group,
+    /// Returns where all is well, and panics where not.
+    pub run: fn(&Env),
+}
+
+/// The table of a file's tests.
+macro_rules! tests {
+    ($group:ident, $file:literal: $($name:ident),* $(,)?) => {
+        pub const TESTS: &[crate::tests::Test] = &[$(crate::tests::Test {
+            name: concat!($file, ".", stringify!($name)),
+            group: crate::tests::Group::$group,
+            run: $name,
+        }),*];
+    };
+}
+pub(crate) use tests;
+
+/// Every test, in the order in which they are best read.
+pub fn all() -> impl Iterator<Item = &'static Test> {
+    [ioctl::TESTS, write_read::TESTS].into_iter().flatten()
+}
