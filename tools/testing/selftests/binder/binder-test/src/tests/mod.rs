@@ -7,6 +7,8 @@ use clap::ValueEnum;
 use crate::env::Env;
 
 mod ioctl;
+mod looper;
+mod poll;
 mod write_read;
 
 /// Which part of the interface a test is about.
@@ -43,5 +45,5 @@ pub(crate) use tests;
 
 /// Every test, in the order in which they are best read.
 pub fn all() -> impl Iterator<Item = &'static Test> {
-    [ioctl::TESTS, write_read::TESTS].into_iter().flatten()
+    [ioctl::TESTS, write_read::TESTS, poll::TESTS, looper::TESTS].into_iter().flatten()
 }
