@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Android's Binder, as a module.
+//!
+//! The modules below stand in the order in which they may use one another: each knows those above it only. What the
+//! objects are and in which order their locks are taken is written in `model`.
+
+use kernel::prelude::*;
+
+// Ground: the interface, C's side, small machines.
+mod counts;
+mod defs;
+mod helpers;
+mod range_alloc;
+mod wait;
+
+// Memory: pages, their mappings, and taking them back.
+mod rmap;
+
+mod lru;
+
+mod page_range;
+
+mod shrinker;
+
+// The objects, then what each of them does.
+mod model;
+
+mod work;
+
+mod node;
+
+mod context;
+
+mod handle;
+
+mod buffer;
+
+mod object;
+
+mod transaction;
+
+mod thread;
+
+mod process;
+
+// The way in.
+mod device;
+
+module! {
+    type: Binder,
+    name: "binder_rs",
+    authors: ["The binder-rs authors"],
+    description: "Android Binder IPC driver",
+    license: "GPL v2",
+}
+
+/// The loaded module. The fields are dropped in this order.
+struct Binder {
+    _devices: device::Devices,
+    _shrinker: shrinker::Registration,
+}
+
+impl kernel::Module for Binder {
+    fn init(module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The module is loaded once, and there are no pages before there are devices.
+        let shrinker = unsafe { shrinker::Registration::new() }?;
+        // SAFETY: As above; the shrinker is dropped after the devices.
+        let devices = unsafe { device::Devices::new(module) }?;
+        pr_info!("{} devices\n", devices.count());
+        Ok(Self {
+            _devices: devices,
+            _shrinker: shrinker,
+        })
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! Contexts: who answers handle 0 of a device.
+
+use kernel::{
+    new_mutex,
+    prelude::*,
+    security,
+    str::CString,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+    task::Kuid, //
+};
+
+use crate::{
+    model::{
+        Context,
+        Manager,
+        NodeRef,
+        Process,
+        StrongNode, //
+    },
+};
+
+impl Context {
+    /// A context without a manager.
+    pub(crate) fn new(name: CString) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                name,
+                manager_key: Atomic::new(0),
+                manager <- new_mutex!(Manager { node: None, uid: None }, "Context::manager"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The manager's node, held strongly.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is no manager.
+    pub(crate) fn manager_node(&self) -> Result<StrongNode> {
+        let node = self.manager.lock().node.clone().ok_or(ESRCH)?;
+        StrongNode::new(node)
+    }
+
+    /// The manager's node, for counting a reference on it.
+    pub(crate) fn manager_node_ref(&self) -> Option<NodeRef> {
+        self.manager.lock().node.clone()
+    }
+
+    /// Makes `process` the manager, with the node `(ptr, cookie)`.
+    ///
+    /// # Errors
+    ///
+    /// - `EBUSY` if there is a manager.
+    /// - `EPERM` if another user once was, or the security module objects.
+    /// - `ENOMEM`.
+    pub(crate) fn set_manager(
+        &self,
+        process: &Arc<Process>,
+        ptr: u64,
+        cookie: u64,
+        flags: u32,
+    ) -> Result {
+        let mut manager = self.manager.lock();
+        if manager.node.is_some() {
+            return Err(EBUSY);
+        }
+        security::binder_set_context_mgr(&process.cred)?;
+        let euid = Kuid::current_euid();
+        match manager.uid {
+            Some(uid) if uid != euid => return Err(EPERM),
+            Some(_) => {}
+            None => manager.uid = Some(euid),
+        }
+        let node = process.node_for(ptr, cookie, flags)?;
+        let mut inner = process.inner.lock();
+        node.state(&mut inner).counts.become_manager();
+        drop(inner);
+        self.manager_key.store(Arc::as_ptr(&node).addr(), Relaxed);
+        manager.node = Some(node);
+        Ok(())
+    }
+
+    /// Whether `node` is the manager's. An answer for the choice of a number, without a lock: the manager may come or
+    /// go at any time.
+    pub(crate) fn is_manager_node(&self, node: &NodeRef) -> bool {
+        self.manager_key.load(Relaxed) == Arc::as_ptr(node).addr()
+    }
+
+    /// `process` is going away; if it is the manager, there is none from now on.
+    pub(crate) fn unset_manager(&self, process: &Arc<Process>) {
+        let mut manager = self.manager.lock();
+        let node = manager
+            .node
+            .take_if(|node| Arc::ptr_eq(&node.owner, process));
+        if node.is_some() {
+            self.manager_key.store(0, Relaxed);
+        }
+        drop(manager);
+        drop(node);
+    }
+}

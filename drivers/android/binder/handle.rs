@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! Handles: one process's small numbers for other processes' nodes.
+//!
+//! The smallest free number is given to a node that a process hears of for the first time; 0 is kept for the context
+//! manager's. A handle lives as long as it has a strong or a weak count.
+
+use kernel::{
+    id_pool::IdPool,
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
+    sync::Arc, //
+};
+
+use crate::{
+    model::{
+        Handle,
+        Handles,
+        NodeRef,
+        Process,
+        StrongNode,
+        Thread, //
+    },
+    node::{
+        count_handle,
+        uncount_handle, //
+    },
+};
+
+impl Handles {
+    /// An empty table.
+    pub(crate) fn new() -> Self {
+        Self {
+            closed: false,
+            entries: RBTree::new(),
+            by_node: RBTree::new(),
+            ids: IdPool::new(),
+        }
+    }
+}
+
+fn key(node: &NodeRef) -> usize {
+    Arc::as_ptr(node).addr()
+}
+
+impl Process {
+    /// Counts one reference more on `node` in this process's name, and returns the handle.
+    ///
+    /// `sender` is as in [`count_handle`].
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` as in [`count_handle`].
+    /// - `ESRCH` if this process is dead.
+    /// - `ENOMEM`.
+    pub(crate) fn insert_handle(
+        &self,
+        node: &NodeRef,
+        strong: bool,
+        sender: Option<&Thread>,
+    ) -> Result<u32> {
+        let mut handles = self.handles.lock();
+        let handles = &mut *handles;
+        if handles.closed {
+            return Err(ESRCH);
+        }
+        if let Some(&number) = handles.by_node.get(&key(node)) {
+            let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+            handle.add(strong, sender)?;
+            return Ok(number);
+        }
+
+        let entry = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let index = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let first = if self.context.is_manager_node(node) { 0 } else { 1 };
+        let number = handles.take_number(first)?;
+        if let Err(e) = count_handle(node, true, strong, sender) {
+            handles.ids.release_id(number as usize);
+            return Err(e);
+        }
+        // INVARIANT: One count is 1, and the node has counted the handle.
+        handles.entries.insert(entry.into_node(
+            number,
+            Handle {
+                node: node.clone(),
+                strong: usize::from(strong),
+                weak: usize::from(!strong),
+            },
+        ));
+        handles.by_node.insert(index.into_node(key(node), number));
+        Ok(number)
+    }
+
+    /// Counts one reference more on a handle.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such handle, or as in [`count_handle`].
+    pub(crate) fn add_to_handle(&self, number: u32, strong: bool) -> Result {
+        let mut handles = self.handles.lock();
+        let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+        handle.add(strong, None)
+    }
+
+    /// Counts one reference less on a handle, which goes with its last.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such handle, or it has no such count.
+    pub(crate) fn remove_from_handle(&self, number: u32, strong: bool) -> Result {
+        let mut guard = self.handles.lock();
+        let handles = &mut *guard;
+        let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+        let count = if strong {
+            &mut handle.strong
+        } else {
+            &mut handle.weak
+        };
+        *count = count.checked_sub(1).ok_or(EINVAL)?;
+        let last_strong = strong && handle.strong == 0;
+        let gone = handle.strong == 0 && handle.weak == 0;
+        if !last_strong && !gone {
+            return Ok(());
+        }
+        let node = handle.node.clone();
+        if gone {
+            handles.entries.remove(&number);
+            handles.by_node.remove(&key(&node));
+            handles.ids.release_id(number as usize);
+        }
+        drop(guard);
+        uncount_handle(&node, last_strong, gone);
+        Ok(())
+    }
+
+    /// The node behind a handle, held strongly; for calling it.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if there is no such handle, or it has no strong count.
+    /// - `ESRCH` if the node's owner is dead.
+    pub(crate) fn strong_node(&self, number: u32) -> Result<StrongNode> {
+        let handles = self.handles.lock();
+        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        if handle.strong == 0 {
+            return Err(EINVAL);
+        }
+        StrongNode::new(handle.node.clone())
+    }
+
+    /// The node behind a handle that has a count of the kind asked for: any will do for a weak one.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is none.
+    pub(crate) fn node_of_handle(&self, number: u32, strong: bool) -> Result<NodeRef> {
+        let handles = self.handles.lock();
+        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        if strong && handle.strong == 0 {
+            return Err(EINVAL);
+        }
+        Ok(handle.node.clone())
+    }
+
+    /// Gives up all handles. No more can be made after this.
+    pub(crate) fn close_handles(&self) {
+        let mut handles = self.handles.lock();
+        handles.closed = true;
+        let entries = core::mem::take(&mut handles.entries);
+        let by_node = core::mem::take(&mut handles.by_node);
+        drop(handles);
+        drop(by_node);
+        for handle in entries.values() {
+            uncount_handle(&handle.node, handle.strong != 0, true);
+        }
+    }
+}
+
+impl Handle {
+    fn add(&mut self, strong: bool, sender: Option<&Thread>) -> Result {
+        let count = if strong {
+            &mut self.strong
+        } else {
+            &mut self.weak
+        };
+        if *count == 0 {
+            // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
+            count_handle(&self.node, false, strong, sender)?;
+        }
+        *count += 1;
+        Ok(())
+    }
+}
+
+impl Handles {
+    /// Takes the smallest free number that is not below `from`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn take_number(&mut self, from: usize) -> Result<u32> {
+        loop {
+            if let Some(id) = self.ids.find_unused_id(from) {
+                return Ok(id.acquire() as u32);
+            }
+            let grown = self
+                .ids
+                .grow_request()
+                .ok_or(ENOMEM)?
+                .realloc(GFP_KERNEL)?;
+            self.ids.grow(grown);
+        }
+    }
+}

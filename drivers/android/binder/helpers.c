@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+
+/*
+ * What Rust cannot call: macros, and inline functions for which the kernel's own crates have no helper.
+ *
+ * Every function here is one statement of C; logic belongs in the Rust files. Each is declared to Rust in the file
+ * that uses it.
+ */
+
+#include <linux/fs.h>
+#include <linux/list.h>
+#include <linux/moduleparam.h>
+#include <linux/pseudo_fs.h>
+#include <linux/ratelimit.h>
+#include <linux/sched.h>
+#include <linux/shrinker.h>
+
+#include "helpers.h"
+
+/* The module! macro knows integer parameters only. */
+static char *devices = "binder,hwbinder,vndbinder";
+module_param(devices, charp, 0444);
+MODULE_PARM_DESC(devices, "names of the device nodes, separated by commas; each is a context of its own");
+
+const char *binder_rs_devices(void)
+{
+	return devices;
+}
+
+int binder_rs_init_pseudo(struct fs_context *fc, unsigned long magic)
+{
+	return init_pseudo(fc, magic) ? 0 : -ENOMEM;
+}
+
+void binder_rs_set_current_state(unsigned int state)
+{
+	set_current_state(state);
+}
+
+void binder_rs_list_del_init(struct list_head *entry)
+{
+	list_del_init(entry);
+}
+
+bool binder_rs_ratelimit(void)
+{
+	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, 4 * DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&state);
+}
+
+struct shrinker *binder_rs_new_shrinker(void)
+{
+	return shrinker_alloc(SHRINKER_NUMA_AWARE, "binder-rs");
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Safe faces of the functions in `helpers.c`.
+
+use kernel::{
+    bindings,
+    ffi::{
+        c_int,
+        c_uint,
+        c_ulong, //
+    },
+    prelude::*,
+};
+
+extern "C" {
+    fn binder_rs_devices() -> *const kernel::ffi::c_char;
+    fn binder_rs_set_current_state(state: c_uint);
+    fn binder_rs_ratelimit() -> bool;
+    fn binder_rs_list_del_init(entry: *mut bindings::list_head);
+    fn binder_rs_init_pseudo(fc: *mut bindings::fs_context, magic: c_ulong) -> c_int;
+    fn binder_rs_new_shrinker() -> *mut bindings::shrinker;
+}
+
+/// The module parameter `devices=`: names separated by commas.
+///
+/// It cannot be written once the module runs (mode 0444), so the text does not change under the reader.
+pub(crate) fn devices() -> &'static CStr {
+    // SAFETY: A `charp` parameter is a string that ends in NUL and lives as long as the module does.
+    unsafe { CStr::from_char_ptr(binder_rs_devices()) }
+}
+
+/// Sets the state in which the current task's next `schedule()` leaves it, with the barrier that goes with it.
+pub(crate) fn set_current_state(state: u32) {
+    // SAFETY: Setting one's own state is always allowed.
+    unsafe { binder_rs_set_current_state(state) };
+}
+
+/// Whether another line about a user's mistake may be printed now.
+pub(crate) fn may_log() -> bool {
+    // SAFETY: The function has no requirements.
+    unsafe { binder_rs_ratelimit() }
+}
+
+/// Takes `entry` off the list it is on and leaves it pointing at itself.
+///
+/// # Safety
+///
+/// `entry` must be initialised, and the caller must have exclusive access to it and to the list it is on.
+pub(crate) unsafe fn list_del_init(entry: *mut bindings::list_head) {
+    // SAFETY: By the caller's promise.
+    unsafe { binder_rs_list_del_init(entry) };
+}
+
+/// Prepares `fc` for a pseudo file system: one without a root that anybody could reach.
+///
+/// # Safety
+///
+/// To be called from `init_fs_context` with the context given there.
+pub(crate) unsafe fn init_pseudo(fc: *mut bindings::fs_context, magic: usize) -> c_int {
+    // SAFETY: By the caller's promise.
+    unsafe { binder_rs_init_pseudo(fc, magic) }
+}
+
+/// Allocates a shrinker that is called for each NUMA node; null if there is no memory.
+pub(crate) fn new_shrinker() -> *mut bindings::shrinker {
+    // SAFETY: The function has no requirements.
+    unsafe { binder_rs_new_shrinker() }
+}
+
+/// The error for what does not fit the protocol's state, which the kernel's crates have no name for.
+pub(crate) fn eproto() -> Error {
+    // CAST: A small constant.
+    Error::from_errno(-(bindings::EPROTO as c_int))
+}
+
+/// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.
+macro_rules! user_error {
+    ($pid:expr, $tid:expr, $($what:tt)*) => {
+        if $crate::helpers::may_log() {
+            kernel::pr_info!("{}:{} {}\n", $pid, $tid, kernel::prelude::fmt!($($what)*));
+        }
+    };
+}
+pub(crate) use user_error;

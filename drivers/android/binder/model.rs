@@ -1,0 +1,573 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the driver's objects are, how they point at one another, and which lock guards what.
+//!
+//! Processes, threads, nodes and transactions refer to each other in circles; that is what Binder is. So their
+//! structs stand here together, without logic. Each has its methods in a file of its own, and those files import
+//! downwards only.
+//!
+//! ```text
+//!   Context --manager--> Node <--entries-- Handles of other processes
+//!                        |  ^
+//!                   owner|  |nodes
+//!                        v  |
+//!   open file ------> Process --buffers--> Held (a buffer that user space has)
+//!                      |  ^
+//!               threads|  |process
+//!                      v  |
+//!                    Thread --stack--> Transaction --parents--> ...
+//! ```
+//!
+//! Circles of counted references are broken when the file is released: that empties every table and stack of the
+//! process, whatever else still holds on to it.
+//!
+//! # Locks
+//!
+//! | no. | lock                    | kind  | guards                                                         |
+//! |-----|-------------------------|-------|----------------------------------------------------------------|
+//! | 1   | `Context::manager`      | mutex | who the context manager is                                     |
+//! | 2   | `Process::handles`      | mutex | the handles of one process                                     |
+//! | 3   | `Process::inner`        | spin  | threads, nodes, work lists, and what is `LockedBy` them        |
+//! | 4   | `Process::buffers`      | spin  | which bytes of the mapping are taken                           |
+//! | 5   | `PageRange::lock`       | spin  | the pages behind the mapping                                   |
+//! | 6   | the LRU's own lock      | spin  | the list of pages that may be reclaimed                        |
+//!
+//! A lock is taken while only locks of smaller numbers are held, and never two of one number, with one exception: the
+//! walk of the LRU comes with 6 and *tries* 5. Copies from and to user space are made with none held. The queues of
+//! `wait.rs` are inside 3.
+
+use kernel::{
+    cred::Credential,
+    id_pool::IdPool,
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        List,
+        ListArc,
+        ListLinks,
+        ListLinksSelfPtr,
+        TryNewListArc, //
+    },
+    prelude::*,
+    rbtree::RBTree,
+    str::CString,
+    sync::{
+        aref::ARef,
+        atomic::{
+            Atomic,
+            AtomicFlag,
+            Relaxed, //
+        },
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        Arc,
+        LockedBy,
+        Mutex,
+        SpinLock, //
+    },
+    task::{
+        Kuid,
+        Task, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice,
+        UserSliceWriter, //
+    },
+};
+
+use crate::{
+    counts::Counts,
+    page_range::{
+        PageRange,
+        PageUse, //
+    },
+    range_alloc::RangeAllocator,
+    wait::{
+        PollQueue,
+        Sleeper, //
+    },
+};
+
+/// A device: processes that opened the same one can call each other.
+#[pin_data]
+pub(crate) struct Context {
+    /// The device's name.
+    pub(crate) name: CString,
+    /// The address of the manager's node, or 0; to compare with, without the lock.
+    pub(crate) manager_key: Atomic<usize>,
+    #[pin]
+    pub(crate) manager: Mutex<Manager>,
+}
+
+/// Who answers handle 0.
+pub(crate) struct Manager {
+    /// The node behind handle 0.
+    pub(crate) node: Option<NodeRef>,
+    /// The user who was the first manager; nobody else may become one.
+    pub(crate) uid: Option<Kuid>,
+}
+
+/// One open binder file.
+#[pin_data]
+pub(crate) struct Process {
+    pub(crate) context: Arc<Context>,
+    /// The thread group that opened the file.
+    pub(crate) task: ARef<Task>,
+    /// Its id in the initial namespace, for logs and comparisons.
+    pub(crate) pid: i32,
+    /// The opener's credentials.
+    pub(crate) cred: ARef<Credential>,
+    pub(crate) pages: Arc<PageRange>,
+    #[pin]
+    pub(crate) handles: Mutex<Handles>,
+    #[pin]
+    pub(crate) inner: SpinLock<ProcessInner>,
+    #[pin]
+    pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
+    #[pin]
+    pub(crate) poll: PollQueue,
+}
+
+/// The lock that most of a process is under.
+pub(crate) type InnerGuard<'a> = Guard<'a, ProcessInner, SpinLockBackend>;
+
+/// The part of a process that [`Process::inner`] guards.
+pub(crate) struct ProcessInner {
+    /// The file was released. No work, node or thread is added from then on.
+    pub(crate) dead: bool,
+    pub(crate) threads: RBTree<i32, Arc<Thread>>,
+    /// Threads that sleep and may be given any work, the last to fall asleep first.
+    pub(crate) idle: List<Thread, IDLE>,
+    /// Work for whichever thread comes first.
+    pub(crate) work: WorkList,
+    /// The nodes this process owns, by their `ptr`.
+    pub(crate) nodes: RBTree<u64, NodeRef>,
+    /// How many threads the driver may ask for.
+    pub(crate) max_threads: u32,
+    /// Threads asked for that did not register yet.
+    pub(crate) requested_threads: u32,
+    /// Threads that registered after they were asked for.
+    pub(crate) started_threads: u32,
+    /// Some thread polls.
+    pub(crate) polled: bool,
+}
+
+/// The list that [`ProcessInner::idle`] is; a thread is on no other with this number.
+pub(crate) const IDLE: u64 = 1;
+
+/// A thread of a process, from its first call until it exits.
+#[pin_data]
+pub(crate) struct Thread {
+    /// Its id in the initial namespace.
+    pub(crate) id: i32,
+    pub(crate) process: Arc<Process>,
+    /// The thread exited: a hint without the lock, which never turns back.
+    exited: AtomicFlag,
+    /// The next read returns at once: the thread is new, or a `flush` wants it out.
+    pub(crate) need_return: AtomicFlag,
+    /// The code of `return_error` while it is queued, else 0. No further command is carried out meanwhile. Written by
+    /// the thread itself.
+    pub(crate) return_code: Atomic<u32>,
+    /// Where it sleeps; under [`Process::inner`].
+    #[pin]
+    pub(crate) sleeper: Sleeper,
+    /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
+    pub(crate) complete: Arc<Queued<Code>>,
+    /// What a command of this thread came to.
+    pub(crate) return_error: Arc<Queued<Code>>,
+    /// What became of a call this thread waits for.
+    pub(crate) reply_error: Arc<Queued<Code>>,
+    pub(crate) inner: LockedBy<ThreadInner, ProcessInner>,
+    #[pin]
+    links: ListLinks<IDLE>,
+    #[pin]
+    tracker: AtomicTracker<IDLE>,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<{IDLE}> for Thread { tracked_by tracker: AtomicTracker<IDLE>; }
+}
+impl_list_item! {
+    impl ListItem<{IDLE}> for Thread { using ListLinks { self.links }; }
+}
+
+impl Thread {
+    /// A thread that has done nothing yet.
+    pub(crate) fn new(id: i32, process: &Arc<Process>) -> Result<Arc<Self>> {
+        let complete = Queued::new(Code::new(CodeKind::Complete))?;
+        let return_error = Queued::new(Code::new(CodeKind::ReturnError))?;
+        let reply_error = Queued::new(Code::new(CodeKind::ReplyError))?;
+        let inner = LockedBy::new(
+            &process.inner,
+            ThreadInner {
+                looper: 0,
+                dead: false,
+                stack: None,
+                work: List::new(),
+                has_work: false,
+                reply_error: None,
+            },
+        );
+        let process = process.clone();
+        Arc::pin_init(
+            pin_init!(Self {
+                id,
+                process,
+                exited: AtomicFlag::new(false),
+                need_return: AtomicFlag::new(true),
+                return_code: Atomic::new(0),
+                sleeper <- Sleeper::new(c"Thread::sleeper", kernel::static_lock_class!()),
+                complete,
+                return_error,
+                reply_error,
+                inner,
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Whether the thread is known to have exited.
+    pub(crate) fn exited(&self) -> bool {
+        self.exited.load(Relaxed)
+    }
+
+    /// The thread has exited.
+    pub(crate) fn set_exited(&self) {
+        self.exited.store(true, Relaxed);
+    }
+}
+
+/// The part of a thread that its process's [`Process::inner`] guards.
+pub(crate) struct ThreadInner {
+    /// `LOOPER_*`.
+    pub(crate) looper: u32,
+    /// The thread exited. It gets no work from then on.
+    pub(crate) dead: bool,
+    /// The innermost of the calls it waits for or works on.
+    pub(crate) stack: Option<TransactionRef>,
+    /// Work for this thread and no other.
+    pub(crate) work: WorkList,
+    /// `work` has something worth waking up for. What is queued while this is unset waits for company.
+    pub(crate) has_work: bool,
+    /// The code in [`Thread::reply_error`] while it is queued.
+    pub(crate) reply_error: Option<u32>,
+}
+
+/// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
+pub(crate) const LOOPER_REGISTERED: u32 = 0x01;
+/// Told with `BC_ENTER_LOOPER` that it is a looper.
+pub(crate) const LOOPER_ENTERED: u32 = 0x02;
+/// Told with `BC_EXIT_LOOPER` that it no longer is one.
+pub(crate) const LOOPER_EXITED: u32 = 0x04;
+/// Gave commands in an order that makes no sense.
+pub(crate) const LOOPER_INVALID: u32 = 0x08;
+/// Is in a read.
+pub(crate) const LOOPER_WAITING: u32 = 0x10;
+/// Polls.
+pub(crate) const LOOPER_POLL: u32 = 0x20;
+
+/// A return code on its way to a thread, without anything else to it.
+pub(crate) struct Code {
+    pub(crate) kind: CodeKind,
+    /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
+    pub(crate) code: Atomic<u32>,
+}
+
+/// What a [`Code`] is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeKind {
+    /// A transaction was taken.
+    Complete,
+    /// A command failed.
+    ReturnError,
+    /// A call failed.
+    ReplyError,
+}
+
+impl Code {
+    fn new(kind: CodeKind) -> Self {
+        Self {
+            kind,
+            code: Atomic::new(crate::defs::BR_TRANSACTION_COMPLETE),
+        }
+    }
+
+    /// A further `BR_TRANSACTION_COMPLETE`, for when a thread's own is queued.
+    pub(crate) fn new_complete() -> Result<Arc<Queued<Self>>> {
+        Queued::new(Self::new(CodeKind::Complete))
+    }
+}
+
+/// An object that others can call, or refer to.
+pub(crate) struct Node {
+    /// The owner's name for it, unique in the owner.
+    pub(crate) ptr: u64,
+    /// The owner's companion to that.
+    pub(crate) cookie: u64,
+    /// `FLAT_BINDER_FLAG_*`, as of its first appearance.
+    pub(crate) flags: u32,
+    pub(crate) owner: Arc<Process>,
+    pub(crate) inner: LockedBy<NodeInner, ProcessInner>,
+}
+
+/// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
+pub(crate) type NodeRef = Arc<Queued<Node>>;
+
+/// The part of a node that its owner's [`Process::inner`] guards.
+pub(crate) struct NodeInner {
+    pub(crate) counts: Counts,
+    /// While the node is queued: the thread whose work it is among, or `None` for the owner's common work.
+    pub(crate) queued_for: Option<i32>,
+    /// A one-way call to this node is with a thread, or on its way there.
+    pub(crate) oneway_active: bool,
+    /// The one-way calls behind it.
+    pub(crate) oneway_work: WorkList,
+}
+
+/// One process's names for nodes.
+pub(crate) struct Handles {
+    /// The file was released; no handle is added from then on.
+    pub(crate) closed: bool,
+    pub(crate) entries: RBTree<u32, Handle>,
+    /// Handles by the address of the node.
+    pub(crate) by_node: RBTree<usize, u32>,
+    /// Which handles are taken.
+    pub(crate) ids: IdPool,
+}
+
+/// A process's reference to a node.
+///
+/// # Invariants
+///
+/// Not both counts are 0. The node's counts contain this handle: once, and once more as strong if `strong` is not 0.
+pub(crate) struct Handle {
+    pub(crate) node: NodeRef,
+    pub(crate) strong: usize,
+    pub(crate) weak: usize,
+}
+
+/// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
+pub(crate) struct StrongNode(pub(crate) NodeRef);
+
+/// A buffer in a process's mapping, but for where it is.
+pub(crate) struct Held {
+    pub(crate) pages: PageUse,
+    pub(crate) data_size: usize,
+    pub(crate) offsets_size: usize,
+    /// The node that was called.
+    pub(crate) node: Option<StrongNode>,
+    /// Charged to the half of the mapping that is for one-way calls.
+    pub(crate) oneway: bool,
+    /// When it is freed, the node's next one-way call is due.
+    pub(crate) ends_oneway: bool,
+    /// Overwrite the bytes before they are given back.
+    pub(crate) clear: bool,
+    /// What the objects in it keep alive.
+    pub(crate) objects: KVec<ObjectRef>,
+}
+
+/// A reference that an object in a buffer holds in the name of the receiver.
+pub(crate) enum ObjectRef {
+    /// The receiver's own node, with a local count.
+    Node {
+        /// The node.
+        node: NodeRef,
+        /// Which count.
+        strong: bool,
+    },
+    /// A handle of the receiver's.
+    Handle {
+        /// The handle.
+        handle: u32,
+        /// Which count.
+        strong: bool,
+    },
+}
+
+/// A buffer that user space has not got, or no longer. Dropping it gives everything back.
+pub(crate) struct Buffer {
+    pub(crate) process: Arc<Process>,
+    /// Where it begins in the mapping.
+    pub(crate) offset: usize,
+    /// The bytes are this value's to free.
+    pub(crate) reserved: bool,
+    /// The rest. `None` while the buffer is being made, and once user space has it.
+    pub(crate) held: Option<Held>,
+}
+
+/// A call, one-way call or reply.
+pub(crate) struct Transaction {
+    /// Who waits for the reply; nobody for one-way calls and replies.
+    pub(crate) from: Option<Arc<Thread>>,
+    /// What that thread was waiting for or working on before.
+    pub(crate) from_parent: Option<TransactionRef>,
+    pub(crate) target: Arc<Process>,
+    /// The node that is called, for the receiver's eyes; `None` for replies.
+    pub(crate) called: Option<(u64, u64)>,
+    pub(crate) code: u32,
+    pub(crate) flags: u32,
+    pub(crate) sender_euid: Kuid,
+    pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
+}
+
+/// A counted reference to a transaction.
+pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
+
+/// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
+pub(crate) struct Receiver {
+    /// Until it is delivered.
+    pub(crate) buffer: Option<Buffer>,
+    /// Who works on it.
+    pub(crate) thread: Option<Arc<Thread>>,
+    /// What that thread was waiting for or working on before.
+    pub(crate) parent: Option<TransactionRef>,
+}
+
+/// Something that a read hands to user space.
+pub(crate) trait Work: Send + Sync {
+    /// Hands it out. It was just taken off its list, and the lock of the list is still held.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the read buffer cannot be written to; then whatever it was about is undone.
+    fn deliver(
+        self: Arc<Queued<Self>>,
+        thread: &Arc<Thread>,
+        inner: InnerGuard<'_>,
+        out: &mut ReadBuffer,
+    ) -> Result<Delivered>;
+
+    /// Nobody will ever read it. No lock is held.
+    fn cancel(self: Arc<Queued<Self>>);
+
+    /// Whether this is a transaction.
+    fn is_transaction(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a read goes on.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// There may be more in this read.
+    More,
+    /// This was the last.
+    Last,
+}
+
+/// A value that can stand on a work list.
+#[pin_data]
+pub(crate) struct Queued<T: ?Sized> {
+    #[pin]
+    links: ListLinksSelfPtr<Queued<dyn Work>>,
+    #[pin]
+    tracker: AtomicTracker,
+    value: T,
+}
+
+/// Work, in the order in which it is to be done.
+pub(crate) type WorkList = List<Queued<dyn Work>>;
+
+/// The right to put a value on a work list.
+pub(crate) type WorkArc<T> = ListArc<Queued<T>>;
+
+impl<T> Queued<T> {
+    /// Makes a value that is on no list.
+    pub(crate) fn new(value: T) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                links <- ListLinksSelfPtr::new(),
+                tracker <- AtomicTracker::new(),
+                value,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The right to put this value on a list, unless it is on one.
+    #[inline]
+    pub(crate) fn to_queue(self: &Arc<Self>) -> Option<WorkArc<T>> {
+        ListArc::try_from_arc(self.clone()).ok()
+    }
+}
+
+impl<T> Queued<T> {
+    /// The value, of which nobody else has a reference.
+    pub(crate) fn value_mut(self: Pin<&mut Self>) -> &mut T {
+        // SAFETY: `value` is not structurally pinned: only the other fields are marked so.
+        unsafe { &mut self.get_unchecked_mut().value }
+    }
+}
+
+impl<T: ?Sized> core::ops::Deref for Queued<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl_list_arc_safe! {
+    impl{T: ?Sized} ListArcSafe<0> for Queued<T> { tracked_by tracker: AtomicTracker; }
+}
+impl_list_item! {
+    impl ListItem<0> for Queued<dyn Work> { using ListLinksSelfPtr { self.links }; }
+}
+
+/// The read buffer of a `BINDER_WRITE_READ`.
+pub(crate) struct ReadBuffer {
+    start: UserPtr,
+    size: usize,
+    writer: UserSliceWriter,
+}
+
+impl ReadBuffer {
+    /// The buffer of `size` bytes at `address`, of which the first `consumed` are filled.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if more is filled than there is.
+    pub(crate) fn new(address: usize, size: usize, consumed: usize) -> Result<Self> {
+        let room = size.checked_sub(consumed).ok_or(EINVAL)?;
+        let start = UserPtr::from_addr(address);
+        Ok(Self {
+            start,
+            size,
+            writer: UserSlice::new(start.wrapping_byte_add(consumed), room).writer(),
+        })
+    }
+
+    /// Bytes still free.
+    pub(crate) fn room(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Bytes filled.
+    pub(crate) fn consumed(&self) -> usize {
+        self.size - self.writer.len()
+    }
+
+    /// Appends a value.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it does not fit or the memory cannot be written to.
+    pub(crate) fn put<T: kernel::transmute::AsBytes>(&mut self, value: &T) -> Result {
+        self.writer.write(value)
+    }
+
+    /// Replaces the first four bytes.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if there are less, or the memory cannot be written to.
+    pub(crate) fn replace_first(&self, value: u32) -> Result {
+        UserSlice::new(self.start, self.size).writer().write(&value)
+    }
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! Nodes: what a process offers to others.
+//!
+//! The counting is in [`counts`](crate::counts); this is when it happens, and how the owner hears of it.
+
+use kernel::{
+    list::List,
+    prelude::*,
+    rbtree::RBTreeNodeReservation,
+    sync::{
+        Arc,
+        LockedBy, //
+    },
+};
+
+use crate::{
+    counts::Counts,
+    defs::{
+        NodeReturn,
+        PtrCookie,
+        BR_ACQUIRE,
+        BR_DECREFS,
+        BR_INCREFS,
+        BR_RELEASE, //
+    },
+    model::{
+        Delivered,
+        InnerGuard,
+        Node,
+        NodeInner,
+        NodeRef,
+        Process,
+        ProcessInner,
+        Queued,
+        ReadBuffer,
+        StrongNode,
+        Thread,
+        Work, //
+    },
+    work::remove_from, //
+};
+
+impl Node {
+    /// The node's guarded part.
+    #[inline]
+    pub(crate) fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut NodeInner {
+        self.inner.access_mut(inner)
+    }
+
+    fn identity(&self) -> PtrCookie {
+        PtrCookie {
+            ptr: self.ptr,
+            cookie: self.cookie,
+        }
+    }
+}
+
+/// Tells the owner, through its common work, that what it knows of `node` is no longer so. A node that nobody refers to
+/// and that the owner was never told of just goes.
+fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
+    if inner.dead {
+        return;
+    }
+    let counts = &node.state(inner).counts;
+    let (stale, unused) = (counts.is_stale(), counts.is_unused());
+    if stale {
+        if let Some(work) = node.to_queue() {
+            node.state(inner).queued_for = None;
+            node.owner.push(inner, work);
+        }
+    } else if unused {
+        forget(node, inner);
+    }
+}
+
+/// Takes `node` out of its owner's table. The caller holds a reference that outlives the lock.
+fn forget(node: &NodeRef, inner: &mut ProcessInner) {
+    // The table may have another node of that name by now.
+    if inner.nodes.get(&node.ptr).is_some_and(|n| Arc::ptr_eq(n, node)) {
+        inner.nodes.remove(&node.ptr);
+    }
+}
+
+/// Makes sure that `thread`, which is just sending `node`, hears what it owes before it hears that it has sent: the
+/// object may go in user space as soon as it was sent.
+fn tell_sender(node: &NodeRef, inner: &mut ProcessInner, thread: &Thread) {
+    if node.to_queue().is_none() {
+        // It waits elsewhere, where it may be read too late.
+        match node.state(inner).queued_for {
+            None => drop(remove_from(&mut inner.work, node)),
+            Some(id) => {
+                if let Some(other) = inner.threads.get(&id).cloned() {
+                    drop(remove_from(&mut other.state(inner).work, node));
+                }
+            }
+        }
+    }
+    if let Some(work) = node.to_queue() {
+        node.state(inner).queued_for = Some(thread.id);
+        thread.push_deferred(inner, work);
+    }
+}
+
+impl Process {
+    /// The node `ptr` of this process, made if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - `EINVAL` if there is one with another cookie.
+    /// - `ESRCH` if the process is dead.
+    /// - `ENOMEM`.
+    pub(crate) fn node_for(
+        self: &Arc<Self>,
+        ptr: u64,
+        cookie: u64,
+        flags: u32,
+    ) -> Result<NodeRef> {
+        if let Some(node) = self.inner.lock().nodes.get(&ptr) {
+            return if node.cookie == cookie {
+                Ok(node.clone())
+            } else {
+                Err(EINVAL)
+            };
+        }
+        let node = Queued::new(Node {
+            ptr,
+            cookie,
+            flags,
+            owner: self.clone(),
+            inner: LockedBy::new(
+                &self.inner,
+                NodeInner {
+                    counts: Counts::default(),
+                    queued_for: None,
+                    oneway_active: false,
+                    oneway_work: List::new(),
+                },
+            ),
+        })?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let mut inner = self.inner.lock();
+        if inner.dead {
+            return Err(ESRCH);
+        }
+        if let Some(other) = inner.nodes.get(&ptr) {
+            // Another thread was faster.
+            let other = other.clone();
+            drop(inner);
+            return if other.cookie == cookie {
+                Ok(other)
+            } else {
+                Err(EINVAL)
+            };
+        }
+        inner.nodes.insert(reservation.into_node(ptr, node.clone()));
+        Ok(node)
+    }
+
+    /// The node `ptr` of this process.
+    pub(crate) fn find_node(&self, ptr: u64) -> Option<NodeRef> {
+        self.inner.lock().nodes.get(&ptr).cloned()
+    }
+
+    /// Drops `node` from the table if nobody refers to it; for when making a handle for a new one failed.
+    pub(crate) fn forget_if_unused(&self, node: &NodeRef) {
+        let mut inner = self.inner.lock();
+        if !inner.dead && node.state(&mut inner).counts.is_unused() {
+            notify_owner(node, &mut inner);
+        }
+    }
+}
+
+/// Lets a new handle on `node`, or a handle's first count of one kind, be counted at the node.
+///
+/// `sender` is the owner's thread that is just sending the node, if it is.
+///
+/// # Errors
+///
+/// `EINVAL` if the owner does not know of the node, and nobody is there to tell it in time.
+pub(crate) fn count_handle(
+    node: &NodeRef,
+    new: bool,
+    strong: bool,
+    sender: Option<&Thread>,
+) -> Result {
+    let mut inner = node.owner.inner.lock();
+    let queued = node.to_queue().is_none();
+    let counts = &mut node.state(&mut inner).counts;
+    if sender.is_none() && !counts.can_add_handle(strong) && (strong || !queued) {
+        return Err(EINVAL);
+    }
+    if new {
+        counts.add_handle();
+    }
+    if strong {
+        counts.add_strong_handle();
+    }
+    if let Some(thread) = sender {
+        if counts.owes_acquire() || (counts.is_stale() && !queued) {
+            tell_sender(node, &mut inner, thread);
+        }
+    }
+    Ok(())
+}
+
+/// A handle on `node` has lost its last strong count, if `strong`, and is gone, if `gone`.
+pub(crate) fn uncount_handle(node: &NodeRef, strong: bool, gone: bool) {
+    let mut inner = node.owner.inner.lock();
+    let counts = &mut node.state(&mut inner).counts;
+    let mut last = strong && counts.remove_strong_handle();
+    last |= gone && counts.remove_handle();
+    if last {
+        notify_owner(node, &mut inner);
+    }
+}
+
+/// Counts a local reference: the owner gets its own node in a buffer.
+///
+/// # Errors
+///
+/// `EINVAL` if it is a weak one and the owner does not know of the node.
+pub(crate) fn count_local(node: &NodeRef, strong: bool) -> Result {
+    let mut inner = node.owner.inner.lock();
+    let queued = node.to_queue().is_none();
+    let counts = &mut node.state(&mut inner).counts;
+    if !strong && !queued && !counts.can_add_handle(false) {
+        return Err(EINVAL);
+    }
+    counts.add_local(strong);
+    Ok(())
+}
+
+/// Gives a local reference back.
+pub(crate) fn uncount_local(node: &NodeRef, strong: bool) {
+    let mut inner = node.owner.inner.lock();
+    if node.state(&mut inner).counts.remove_local(strong) {
+        notify_owner(node, &mut inner);
+    }
+}
+
+impl StrongNode {
+    /// Holds on to `node`, which somebody else holds strongly at the moment.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if its owner is dead.
+    pub(crate) fn new(node: NodeRef) -> Result<Self> {
+        let mut inner = node.owner.inner.lock();
+        if inner.dead {
+            return Err(ESRCH);
+        }
+        node.state(&mut inner).counts.add_local(true);
+        drop(inner);
+        Ok(Self(node))
+    }
+
+    /// Ends the one-way call that was with a thread: the next one, if there is one, is due.
+    pub(crate) fn end_oneway(&self) {
+        let node = &self.0;
+        let mut inner = node.owner.inner.lock();
+        if inner.dead {
+            return;
+        }
+        let state = node.state(&mut inner);
+        match state.oneway_work.pop_front() {
+            Some(work) => node.owner.push_again(&mut inner, work),
+            None => state.oneway_active = false,
+        }
+    }
+}
+
+impl Drop for StrongNode {
+    fn drop(&mut self) {
+        uncount_local(&self.0, true);
+    }
+}
+
+impl Process {
+    /// `BC_INCREFS_DONE` and `BC_ACQUIRE_DONE`.
+    ///
+    /// # Errors
+    ///
+    /// A reason for the log. Nothing is done then.
+    pub(crate) fn acknowledge(
+        &self,
+        PtrCookie { ptr, cookie }: PtrCookie,
+        strong: bool,
+    ) -> Result<(), &'static str> {
+        let mut inner = self.inner.lock();
+        let node = inner.nodes.get(&ptr).cloned().ok_or("no such node")?;
+        if node.cookie != cookie {
+            drop(inner);
+            return Err("cookie mismatch");
+        }
+        let acknowledged = node.state(&mut inner).counts.acknowledge(strong);
+        if acknowledged == Ok(true) {
+            notify_owner(&node, &mut inner);
+        }
+        // Before `node`, which may be the last reference.
+        drop(inner);
+        acknowledged.map_err(|_| "nothing to acknowledge").map(|_| ())
+    }
+}
+
+impl Work for Node {
+    fn deliver(
+        self: Arc<Queued<Self>>,
+        _thread: &Arc<Thread>,
+        mut inner: InnerGuard<'_>,
+        out: &mut ReadBuffer,
+    ) -> Result<Delivered> {
+        let changes = self.state(&mut inner).counts.tell();
+        if changes.gone {
+            forget(&self, &mut inner);
+        }
+        drop(inner);
+        let node = self.identity();
+        for (due, code) in [
+            (changes.increfs, BR_INCREFS),
+            (changes.acquire, BR_ACQUIRE),
+            (changes.release, BR_RELEASE),
+            (changes.decrefs, BR_DECREFS),
+        ] {
+            if due {
+                out.put(&NodeReturn { code, node })?;
+            }
+        }
+        Ok(Delivered::More)
+    }
+
+    fn cancel(self: Arc<Queued<Self>>) {}
+}

@@ -1,0 +1,905 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pages behind a mapping.
+//!
+//! A process maps up to 4 MB to receive transactions in, and mostly uses a page or two of it. So pages are allocated
+//! one by one when a buffer first touches them, stay for the next call, and are given back when memory is short. All
+//! of that happens while buffers come and go on every call, so the common case - the page is there, it is mapped -
+//! must cost next to nothing.
+//!
+//! # A page's life
+//!
+//! ```text
+//!             allocate                 last user goes
+//!    absent ------------> in use <---------------------> unused (on the LRU)
+//!       ^                             first user comes       |
+//!       |                                                    | isolate
+//!       |            zapped, and still nobody wants it       v
+//!       +------------------------------------------------ isolated
+//! ```
+//!
+//! A slot counts its *users*: buffers that touch the page, and whoever is about to map it. Becoming used does not
+//! take the slot off the LRU; the shrinker does that when it meets one, and the last user puts it back.
+//!
+//! An isolated page is still in its slot while it is zapped. A buffer that wants it meanwhile simply takes it: that
+//! clears `reclaiming`, and the shrinker, when it comes back from the zap, leaves the page where it is. So a page never
+//! leaves its offset before every page table entry for it is gone, and while an offset is used it is one and the same
+//! page. In particular `-EBUSY` from inserting a page can only mean that just this page is mapped there already.
+//!
+//! # Locking
+//!
+//! `PageRange::lock` is a spinlock and guards every slot of the range. Under it the LRU's lock is taken, to add and
+//! remove; the shrinker's walk comes the other way round and only tries. Nothing is allocated and nothing is zapped
+//! under it.
+
+use core::{
+    cell::UnsafeCell,
+    mem::{
+        offset_of,
+        size_of, //
+    },
+    ops::Deref,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    alloc::flags::{
+        __GFP_HIGHMEM,
+        __GFP_ZERO, //
+    },
+    bindings,
+    mm::virt::VmaNew,
+    new_spinlock,
+    page::{
+        Page,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Relaxed,
+            Release, //
+        },
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        Arc,
+        SpinLock, //
+    },
+    types::Opaque,
+    uaccess::UserSliceReader, //
+};
+
+use crate::{
+    helpers::list_del_init,
+    lru::LRU,
+    rmap::{
+        self,
+        AddressSpace,
+        Backing, //
+    },
+};
+
+/// The most of a mapping that is used, in bytes.
+pub(crate) const MAX_SIZE: usize = 4 << 20;
+
+/// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.
+const CHUNK_SLOTS: usize = 32;
+const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
+
+/// Where a slot's list entry is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On no list.
+    Off,
+    /// On the LRU.
+    Listed,
+    /// On the private list of a shrinker that is about to zap the page.
+    Isolated,
+}
+
+/// What there is to know of a slot besides its page and users.
+struct Flags {
+    place: Place,
+    /// Meaningful while `Isolated`: nobody wanted the page since it was isolated.
+    reclaiming: bool,
+    /// The page was mapped and not zapped by us since. A hint that saves work: others unmap as they please.
+    mapped: bool,
+}
+
+/// One page of a mapping.
+///
+/// # Invariants
+///
+/// - `users` and `flags` are accessed only with the owner's lock held.
+/// - `page` is changed only with the owner's lock held, and only while `users` is 0 or `page` is `None`.
+/// - `Listed` and `Isolated` slots have a page. An `Isolated` slot owns one reference on its [`PageRange`]. A `Listed`
+///   one belongs to a range that is not `dead`.
+/// - `users` is 0 wherever `Isolated` comes with `reclaiming`.
+/// - A page table entry for this offset exists only for the page in `page`.
+#[repr(C)]
+struct Slot {
+    links: Opaque<bindings::list_head>,
+    page: UnsafeCell<Option<Page>>,
+    /// Buffers that touch the page, and whoever is just mapping it.
+    users: UnsafeCell<u32>,
+    flags: UnsafeCell<Flags>,
+    index_in_chunk: u8,
+}
+
+/// Neighbouring slots.
+///
+/// # Invariants
+///
+/// `owner` points at the range that the chunk belongs to, which outlives it.
+#[repr(C)]
+struct Chunk {
+    owner: *const PageRange,
+    first: usize,
+    slots: [Slot; CHUNK_SLOTS],
+}
+
+const _: () = assert!(size_of::<Slot>() <= 4 * size_of::<usize>());
+
+impl Chunk {
+    fn new(owner: *const PageRange, first: usize) -> Result<NonNull<Self>> {
+        let chunk = KBox::<Self>::new_uninit(GFP_KERNEL)?;
+        let raw = KBox::into_raw(chunk).cast::<Self>();
+        for i in 0..CHUNK_SLOTS {
+            // SAFETY: `raw` is valid for writes, and `i` is in bounds of the array in it; every field of every slot is
+            // written here, before anybody reads one.
+            unsafe {
+                let slot = (&raw mut (*raw).slots).cast::<Slot>().add(i);
+                let links = Opaque::cast_into(&raw const (*slot).links);
+                (*links).next = links;
+                (*links).prev = links;
+                (&raw mut (*slot).page).write(UnsafeCell::new(None));
+                (&raw mut (*slot).users).write(UnsafeCell::new(0));
+                (&raw mut (*slot).flags).write(UnsafeCell::new(Flags {
+                    place: Place::Off,
+                    reclaiming: false,
+                    mapped: false,
+                }));
+                // CAST: Less than `CHUNK_SLOTS`.
+                (&raw mut (*slot).index_in_chunk).write(i as u8);
+            }
+        }
+        // SAFETY: As above.
+        unsafe {
+            (&raw mut (*raw).owner).write(owner);
+            (&raw mut (*raw).first).write(first);
+        }
+        NonNull::new(raw).ok_or(ENOMEM)
+    }
+}
+
+impl Slot {
+    /// The slot that a list entry belongs to.
+    ///
+    /// # Safety
+    ///
+    /// `links` must be the `links` of a slot.
+    unsafe fn from_links(links: *mut bindings::list_head) -> *const Self {
+        links
+            .cast::<u8>()
+            .wrapping_sub(offset_of!(Self, links))
+            .cast()
+    }
+
+    /// The owner of the slot, and its index there.
+    ///
+    /// # Safety
+    ///
+    /// `slot` must point at a slot in a chunk, and the chunk must be valid.
+    unsafe fn position(slot: *const Self) -> (*const PageRange, usize) {
+        // SAFETY: By the caller's promise; neither field ever changes.
+        unsafe {
+            let i = usize::from((*slot).index_in_chunk);
+            let chunk = slot
+                .sub(i)
+                .cast::<u8>()
+                .sub(offset_of!(Chunk, slots))
+                .cast::<Chunk>();
+            ((*chunk).owner, (*chunk).first.wrapping_add(i))
+        }
+    }
+}
+
+/// A slot whose owner's lock is held.
+struct SlotMut<'a> {
+    slot: &'a Slot,
+    users: &'a mut u32,
+    flags: &'a mut Flags,
+}
+
+impl SlotMut<'_> {
+    fn links(&self) -> *mut bindings::list_head {
+        self.slot.links.get()
+    }
+
+    fn has_page(&self) -> bool {
+        // SAFETY: The lock is held, so nobody writes to the field.
+        unsafe { (*self.slot.page.get()).is_some() }
+    }
+
+    /// Puts a page where there is none; gives it back if there is one.
+    fn set_page(&mut self, page: Page) -> Option<Page> {
+        if self.has_page() {
+            return Some(page);
+        }
+        // SAFETY: The lock is held, and as there is no page nobody reads the field without it.
+        // INVARIANT: Changed under the lock where there is none.
+        unsafe { *self.slot.page.get() = Some(page) };
+        self.flags.mapped = false;
+        None
+    }
+
+    /// Takes the page if nobody uses it. The caller knows that no page table has an entry for it.
+    fn take_page(&mut self) -> Option<Page> {
+        if *self.users != 0 {
+            return None;
+        }
+        self.flags.mapped = false;
+        // SAFETY: The lock is held, and as there are no users nobody reads the field without it.
+        // INVARIANT: Changed under the lock without users.
+        unsafe { (*self.slot.page.get()).take() }
+    }
+
+    /// Puts the slot, which is on no list, on the LRU. The range must not be dead and the slot have a page.
+    fn list(&mut self) {
+        self.flags.place = Place::Listed;
+        // SAFETY: The entry is on no list, in slab memory, and is taken off before the chunk goes.
+        unsafe { LRU.add(self.links()) };
+    }
+}
+
+/// Under [`PageRange::lock`].
+struct Guarded {
+    /// The file is being released. Pages that nobody uses go at once.
+    dead: bool,
+}
+
+/// A range whose lock is held: the right to change its slots.
+struct Slots<'a> {
+    range: &'a PageRange,
+    guard: Guard<'a, Guarded, SpinLockBackend>,
+}
+
+impl Slots<'_> {
+    fn get(&mut self, index: usize) -> Option<SlotMut<'_>> {
+        let slot = self.range.slot(index)?;
+        // SAFETY: The slot is one of the range whose lock is held.
+        Some(unsafe { self.slot_mut(slot) })
+    }
+
+    /// # Safety
+    ///
+    /// `slot` must be one of the range whose lock is held.
+    unsafe fn slot_mut<'b>(&'b mut self, slot: &'b Slot) -> SlotMut<'b> {
+        // SAFETY: By the invariant of `Slot` these are accessed with the lock held, and `self` is borrowed exclusively
+        // as long as these references live.
+        let (users, flags) = unsafe { (&mut *slot.users.get(), &mut *slot.flags.get()) };
+        SlotMut { slot, users, flags }
+    }
+}
+
+/// The pages of one process's mapping.
+///
+/// # Invariants
+///
+/// - Each of `chunks` is null or a valid chunk whose owner is this range. It is set once, under `lock`.
+/// - As long as `lock` guards `dead == false`, an [`OwnedPageRange`] for it exists.
+#[pin_data(PinnedDrop)]
+pub(crate) struct PageRange {
+    space: AddressSpace,
+    #[pin]
+    lock: SpinLock<Guarded>,
+    chunks: [Atomic<*mut Chunk>; MAX_CHUNKS],
+    /// Bytes that are used of the mapping; 0 before `mmap`.
+    size: Atomic<usize>,
+    /// Page offset in the file of slot 0. Written before `size`.
+    pgoff: Atomic<usize>,
+    /// User address of slot 0, as last seen.
+    start: Atomic<usize>,
+    /// How many VMAs there are.
+    vmas: Atomic<usize>,
+}
+
+// SAFETY: What the raw pointers lead to is guarded by `lock`.
+unsafe impl Send for PageRange {}
+// SAFETY: As above.
+unsafe impl Sync for PageRange {}
+
+impl PageRange {
+    /// Readies `vma`, which is being made, to show the pages of this range. A VMA larger than [`MAX_SIZE`] shows
+    /// nothing beyond that.
+    ///
+    /// Returns the size in bytes.
+    ///
+    /// # Errors
+    ///
+    /// - `EPERM` if the VMA is writable.
+    /// - `EBUSY` if there was a mapping before.
+    ///
+    /// # Safety
+    ///
+    /// `vma` must be a mapping of the file whose `release` drops the [`OwnedPageRange`] of this range.
+    pub(crate) unsafe fn map(&self, vma: &VmaNew) -> Result<usize> {
+        let _guard = self.lock.lock();
+        if vma.writable() {
+            return Err(EPERM);
+        }
+        if self.size.load(Relaxed) != 0 {
+            return Err(EBUSY);
+        }
+        // SAFETY: The caller promises that this range lives until the file's release.
+        unsafe { rmap::map(vma, self) }?;
+        let size = vma.end().wrapping_sub(vma.start()).min(MAX_SIZE);
+        self.pgoff.store(rmap::vma_pgoff(vma), Relaxed);
+        self.start.store(vma.start(), Relaxed);
+        self.vmas.store(1, Relaxed);
+        // ORDERING: Pairs with the load in `mapped_size`: who sees the size sees the rest.
+        self.size.store(size, Release);
+        Ok(size)
+    }
+
+    /// Bytes of the mapping; 0 if there was none yet.
+    pub(crate) fn mapped_size(&self) -> usize {
+        // ORDERING: Pairs with the store in `map`.
+        self.size.load(Acquire)
+    }
+
+    /// Whether any part of the mapping still exists.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.vmas.load(Relaxed) != 0
+    }
+
+    /// The user address at which the mapping begins.
+    pub(crate) fn user_start(&self) -> usize {
+        self.start.load(Relaxed)
+    }
+
+    /// The slot at `index`, if its chunk is there.
+    fn slot(&self, index: usize) -> Option<&Slot> {
+        // ORDERING: Pairs with the store in `install_chunk`: who sees the chunk sees it initialised.
+        let chunk = self.chunks.get(index / CHUNK_SLOTS)?.load(Acquire);
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: By the type invariant the chunk is valid as long as `self` is. All of a slot that changes is behind
+        // `UnsafeCell`.
+        unsafe { (*chunk).slots.get(index % CHUNK_SLOTS) }
+    }
+
+    fn lock(&self) -> Slots<'_> {
+        Slots {
+            range: self,
+            guard: self.lock.lock(),
+        }
+    }
+
+    /// Makes the chunk for `index`.
+    fn install_chunk(&self, index: usize) -> Result {
+        let first = index - index % CHUNK_SLOTS;
+        let chunk = Chunk::new(self, first)?;
+        let slots = self.lock();
+        let place = self.chunks.get(index / CHUNK_SLOTS).ok_or(EINVAL)?;
+        if place.load(Relaxed).is_null() {
+            // ORDERING: Pairs with the load in `slot`.
+            // INVARIANT: The chunk is valid, ours, and set under the lock.
+            place.store(chunk.as_ptr(), Release);
+            return Ok(());
+        }
+        drop(slots);
+        // SAFETY: Nobody else has seen the chunk; it came from a `KBox`.
+        drop(unsafe { KBox::from_raw(chunk.as_ptr()) });
+        Ok(())
+    }
+
+    /// Counts one user more of each page that `bytes` touches and allocates the pages that are absent.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, with nothing changed but that some pages may be there now, unused.
+    pub(crate) fn acquire(this: &Arc<Self>, offset: usize, len: usize) -> Result<PageUse> {
+        let end = offset.checked_add(len).ok_or(EINVAL)?;
+        if len == 0 || end > this.mapped_size() {
+            return Err(EINVAL);
+        }
+        let mut held = PageUse {
+            range: this.clone(),
+            first: offset >> PAGE_SHIFT,
+            end: offset >> PAGE_SHIFT,
+            all_mapped: true,
+        };
+        let end = ((end - 1) >> PAGE_SHIFT) + 1;
+        let mut slots = this.lock();
+        while held.end < end {
+            let Some(slot) = slots.get(held.end) else {
+                drop(slots);
+                this.install_chunk(held.end)?;
+                slots = this.lock();
+                continue;
+            };
+            if !slot.has_page() {
+                drop(slots);
+                let page = Page::alloc_page(GFP_KERNEL | __GFP_HIGHMEM | __GFP_ZERO)?;
+                slots = this.lock();
+                let surplus = slots.get(held.end).and_then(|mut slot| slot.set_page(page));
+                if surplus.is_some() {
+                    drop(slots);
+                    drop(surplus);
+                    slots = this.lock();
+                }
+                continue;
+            }
+            // INVARIANT: Users come, so nobody reclaims: the shrinker will see it.
+            slot.flags.reclaiming = false;
+            *slot.users += 1;
+            held.all_mapped &= slot.flags.mapped;
+            held.end += 1;
+        }
+        drop(slots);
+        Ok(held)
+    }
+
+    /// One user less of the pages `first..end`.
+    fn release(&self, first: usize, end: usize) {
+        let mut slots = self.lock();
+        let dead = slots.guard.dead;
+        for index in first..end {
+            let Some(mut slot) = slots.get(index) else {
+                continue;
+            };
+            *slot.users = slot.users.saturating_sub(1);
+            if *slot.users != 0 {
+                continue;
+            }
+            match (slot.flags.place, dead) {
+                (Place::Off, false) => slot.list(),
+                // A dead range has no mapping left.
+                (Place::Off, true) => drop(slot.take_page()),
+                (Place::Isolated, true) => slot.flags.reclaiming = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Frees every page that nobody uses, now and from now on. The file is being released, so nothing is mapped.
+    fn shut_down(&self) {
+        self.lock.lock().dead = true;
+        let pages = self.mapped_size().div_ceil(PAGE_SIZE);
+        let mut index = 0;
+        while index < pages {
+            // One chunk at a time, so as not to hold the lock for long.
+            let end = (index + CHUNK_SLOTS).min(pages);
+            let mut slots = self.lock();
+            for i in index..end {
+                let Some(mut slot) = slots.get(i) else { break };
+                match slot.flags.place {
+                    Place::Listed => {
+                        slot.flags.place = Place::Off;
+                        // SAFETY: By the type invariant the entry is on the LRU.
+                        unsafe { LRU.del(slot.links()) };
+                        drop(slot.take_page());
+                    }
+                    Place::Off => drop(slot.take_page()),
+                    // The shrinker that has it frees it.
+                    Place::Isolated => slot.flags.reclaiming = *slot.users == 0,
+                }
+            }
+            index = end;
+        }
+    }
+
+    /// What the shrinker asks of the LRU's walk for one entry: isolate the page, or say why not.
+    ///
+    /// # Safety
+    ///
+    /// To be called by the walk of [`LRU`] only, with what the walk gives it, and with `isolated` pointing at an
+    /// initialised list that is the caller's own.
+    pub(crate) unsafe fn isolate(
+        item: *mut bindings::list_head,
+        list: *mut bindings::list_lru_one,
+        isolated: *mut bindings::list_head,
+    ) -> Isolation {
+        // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it, and by
+        // the invariant of `Slot` its range is not past the point in `shut_down` where the slot is taken off. So chunk
+        // and range are valid.
+        let (slot, owner) = unsafe {
+            let slot = Slot::from_links(item);
+            (&*slot, &*Slot::position(slot).0)
+        };
+        // The other side takes these two locks in the other order.
+        let Some(guard) = owner.lock.try_lock() else {
+            return Isolation::Busy;
+        };
+        let mut slots = Slots {
+            range: owner,
+            guard,
+        };
+        // SAFETY: `owner` is the slot's owner, and its lock is held.
+        let slot = unsafe { slots.slot_mut(slot) };
+        if *slot.users != 0 {
+            slot.flags.place = Place::Off;
+            // SAFETY: The item is on `list`, whose lock the walk holds.
+            unsafe { bindings::list_lru_isolate(list, item) };
+            return Isolation::InUse;
+        }
+        slot.flags.place = Place::Isolated;
+        slot.flags.reclaiming = true;
+        // SAFETY: As above; the target list is the caller's own.
+        unsafe { bindings::list_lru_isolate_move(list, item, isolated) };
+        // SAFETY: The slot was `Listed`, so the range is not `dead` (the lock that guards this is held), so by the
+        // type invariant an `OwnedPageRange` exists, which holds a reference: the count is not 0.
+        // INVARIANT: The reference that the slot owns from now on is left over here and taken up in `reclaim`.
+        unsafe {
+            let borrowed = kernel::sync::ArcBorrow::from_raw(ptr::from_ref(owner));
+            let _ = Arc::into_raw(Arc::from(borrowed));
+        }
+        Isolation::Isolated
+    }
+
+    /// Where an isolated slot stands: an opaque number that is the same for all slots of one range, and the index.
+    ///
+    /// # Safety
+    ///
+    /// `item` must be an entry that [`PageRange::isolate`] moved and [`PageRange::reclaim`] did not yet take.
+    pub(crate) unsafe fn position(item: *const bindings::list_head) -> (usize, usize) {
+        // SAFETY: An isolated slot owns a reference on its range, so chunk and range are valid.
+        let (owner, index) = unsafe { Slot::position(Slot::from_links(item.cast_mut())) };
+        (owner.addr(), index)
+    }
+
+    /// Zaps `run` isolated pages that follow one another in both the list and the mapping, the first of them `item`,
+    /// and frees those of them that nobody wanted meanwhile. Returns how many that were.
+    ///
+    /// # Locking
+    ///
+    /// Sleeps.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own the list that `item` is on, and it and the `run - 1` entries after it must be entries moved
+    /// there by [`PageRange::isolate`], of one range, with consecutive indices.
+    pub(crate) unsafe fn reclaim(item: *mut bindings::list_head, run: usize) -> usize {
+        // SAFETY: The slots own references on their range, which are taken up only below.
+        let (owner, first) = unsafe {
+            let (owner, first) = Slot::position(Slot::from_links(item));
+            (&*owner, first)
+        };
+        owner.space.zap(owner.pgoff.load(Relaxed) + first, run);
+
+        let mut freed = 0;
+        let mut index = first;
+        let end = first + run;
+        while index < end {
+            // Freed after the lock is dropped; in portions, so that neither the stack nor the lock is taken up much.
+            let mut pages: [Option<Page>; 16] = [const { None }; 16];
+            let mut slots = owner.lock();
+            let dead = slots.guard.dead;
+            for place in &mut pages {
+                if index == end {
+                    break;
+                }
+                if let Some(mut slot) = slots.get(index) {
+                    // SAFETY: The entry is on the caller's list.
+                    unsafe { list_del_init(slot.links()) };
+                    slot.flags.place = Place::Off;
+                    // A user who came meanwhile may have mapped the page before the zap.
+                    slot.flags.mapped = false;
+                    if slot.flags.reclaiming {
+                        // Nobody used the page since it was isolated, and only pages in use are mapped: what the zap
+                        // removed has not come back.
+                        slot.flags.reclaiming = false;
+                        *place = slot.take_page();
+                        freed += usize::from(place.is_some());
+                    } else if *slot.users == 0 && !dead {
+                        slot.list();
+                    }
+                }
+                index += 1;
+            }
+            drop(slots);
+        }
+        for _ in 0..run {
+            // SAFETY: Each isolated slot owned a reference, which is taken up here; the last one may be the last of
+            // all, and `owner` is not used after that.
+            drop(unsafe { Arc::from_raw(ptr::from_ref(owner)) });
+        }
+        freed
+    }
+
+    /// How many pages there are, and how many of them are in use.
+    pub(crate) fn count_pages(&self) -> (usize, usize) {
+        let (mut present, mut used) = (0, 0);
+        for index in 0..self.mapped_size().div_ceil(PAGE_SIZE) {
+            if let Some(slot) = self.lock().get(index) {
+                present += usize::from(slot.has_page());
+                used += usize::from(*slot.users != 0);
+            }
+        }
+        (present, used)
+    }
+}
+
+/// What became of an entry that the shrinker looked at.
+pub(crate) enum Isolation {
+    /// On the shrinker's list now.
+    Isolated,
+    /// In use, and no longer on the LRU; the last user puts it back.
+    InUse,
+    /// Its range is locked just now.
+    Busy,
+}
+
+#[pinned_drop]
+impl PinnedDrop for PageRange {
+    fn drop(self: Pin<&mut Self>) {
+        for chunk in &self.chunks {
+            if let Some(chunk) = NonNull::new(chunk.load(Relaxed)) {
+                // SAFETY: The chunk came from a `KBox`. No slot of it is on a list: an isolated one would own a
+                // reference on this range, and `shut_down` took the others off and nothing puts them back after.
+                drop(unsafe { KBox::from_raw(chunk.as_ptr()) });
+            }
+        }
+    }
+}
+
+/// The one reference to a [`PageRange`] that decides how long it may have a mapping. Dropping it frees every page
+/// that is not in use.
+pub(crate) struct OwnedPageRange(Arc<PageRange>);
+
+impl OwnedPageRange {
+    /// Makes a range without a mapping.
+    pub(crate) fn new(mount: &rmap::Mount) -> Result<Self> {
+        let space = AddressSpace::new(mount)?;
+        Ok(Self(Arc::pin_init(
+            pin_init!(PageRange {
+                space,
+                lock <- new_spinlock!(Guarded { dead: false }, "PageRange::lock"),
+                chunks: [const { Atomic::new(ptr::null_mut()) }; MAX_CHUNKS],
+                size: Atomic::new(0),
+                pgoff: Atomic::new(0),
+                start: Atomic::new(0),
+                vmas: Atomic::new(0),
+            }),
+            GFP_KERNEL,
+        )?))
+    }
+
+    /// The counted reference inside.
+    pub(crate) fn arc(&self) -> &Arc<PageRange> {
+        &self.0
+    }
+
+    /// Makes `file`, which is being opened, map its pages through this range.
+    ///
+    /// # Safety
+    ///
+    /// To be called from `file_operations.open`; this value must live until the file's `release`.
+    pub(crate) unsafe fn attach(&self, file: *mut bindings::file) {
+        // SAFETY: By the caller's promise; the address space lives in the range.
+        unsafe { self.0.space.attach(file) };
+    }
+}
+
+impl Deref for OwnedPageRange {
+    type Target = PageRange;
+
+    fn deref(&self) -> &PageRange {
+        &self.0
+    }
+}
+
+impl Drop for OwnedPageRange {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
+}
+
+/// The right to the pages that one buffer touches.
+///
+/// # Invariants
+///
+/// Every slot in `first..end` of the range has a page, and one of its users is this value. So the page stays the same.
+pub(crate) struct PageUse {
+    range: Arc<PageRange>,
+    first: usize,
+    end: usize,
+    all_mapped: bool,
+}
+
+impl PageUse {
+    /// Calls `f` for each piece of a page that makes up the bytes `offset..offset + len` of the mapping: page, offset
+    /// in the page, and length.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where bytes are outside of the pages held, and whatever `f` returns.
+    fn for_each_piece(
+        &self,
+        mut offset: usize,
+        mut len: usize,
+        mut f: impl FnMut(&Page, usize, usize) -> Result,
+    ) -> Result {
+        while len > 0 {
+            let index = offset >> PAGE_SHIFT;
+            if !(self.first..self.end).contains(&index) {
+                return Err(EINVAL);
+            }
+            let within = offset & (PAGE_SIZE - 1);
+            let piece = len.min(PAGE_SIZE - within);
+            let slot = self.range.slot(index).ok_or(EINVAL)?;
+            // SAFETY: By the type invariant there is a page, and this value is one of its users, so by the invariant
+            // of `Slot` nobody writes to the field.
+            let page = unsafe { (*slot.page.get()).as_ref() }.ok_or(EINVAL)?;
+            f(page, within, piece)?;
+            offset += piece;
+            len -= piece;
+        }
+        Ok(())
+    }
+
+    /// Copies `len` bytes from user space to `offset` in the mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they cannot be read; `EINVAL` if they go beyond the pages held.
+    pub(crate) fn copy_from_user(
+        &self,
+        offset: usize,
+        from: &mut UserSliceReader,
+        len: usize,
+    ) -> Result {
+        self.for_each_piece(offset, len, |page, within, piece| {
+            // SAFETY: The bytes belong to one buffer, which is not delivered yet: nobody else writes to them, and
+            // whoever reads the page through a mapping does so as a user of memory that the kernel writes.
+            unsafe { page.copy_from_user_slice_raw(from, within, piece) }
+        })
+    }
+
+    /// Copies `data` to `offset` in the mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it goes beyond the pages held.
+    pub(crate) fn write(&self, offset: usize, data: &[u8]) -> Result {
+        let mut rest = data;
+        self.for_each_piece(offset, data.len(), |page, within, piece| {
+            let (now, later) = rest.split_at_checked(piece).ok_or(EINVAL)?;
+            rest = later;
+            // SAFETY: `now` is `piece` bytes long; as in `copy_from_user` nobody else writes there.
+            unsafe { page.write_raw(now.as_ptr(), within, now.len()) }
+        })
+    }
+
+    /// Overwrites bytes of the mapping with zeroes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they go beyond the pages held.
+    pub(crate) fn clear(&self, offset: usize, len: usize) -> Result {
+        self.for_each_piece(offset, len, |page, within, piece| {
+            // SAFETY: As in `copy_from_user`.
+            unsafe { page.fill_zero_raw(within, piece) }
+        })
+    }
+
+    /// Maps the pages into the current process if it has the mapping and they are not there yet. Failure is no
+    /// error: what is missing, the fault handler maps.
+    ///
+    /// # Locking
+    ///
+    /// Takes the mmap lock of the current process and sleeps.
+    #[inline]
+    pub(crate) fn map_if_needed(&self) {
+        if !self.all_mapped {
+            self.map();
+        }
+    }
+
+    #[cold]
+    fn map(&self) {
+        let range = &*self.range;
+        let (pgoff, start) = (range.pgoff.load(Relaxed), range.user_start());
+        rmap::with_inserter(range, |insert| {
+            for index in self.first..self.end {
+                if range.lock().get(index).is_none_or(|slot| slot.flags.mapped) {
+                    continue;
+                }
+                let Some(slot) = range.slot(index) else {
+                    continue;
+                };
+                // SAFETY: As in `for_each_piece`.
+                let Some(page) = (unsafe { (*slot.page.get()).as_ref() }) else {
+                    continue;
+                };
+                let address = start.wrapping_add(index << PAGE_SHIFT);
+                if insert(pgoff.wrapping_add(index), address, page) {
+                    if let Some(slot) = range.lock().get(index) {
+                        slot.flags.mapped = true;
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Drop for PageUse {
+    fn drop(&mut self) {
+        self.range.release(self.first, self.end);
+    }
+}
+
+/// A page on its way into a page table.
+///
+/// # Invariants
+///
+/// This value is one of the users of slot `index`, whose page is `page`.
+pub(crate) struct LentPage<'a> {
+    range: &'a PageRange,
+    index: usize,
+    page: &'a Page,
+}
+
+impl Deref for LentPage<'_> {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        self.page
+    }
+}
+
+impl Drop for LentPage<'_> {
+    fn drop(&mut self) {
+        self.range.release(self.index, self.index + 1);
+    }
+}
+
+impl Backing for PageRange {
+    type Lent<'a> = LentPage<'a>;
+
+    fn lend(&self, pgoff: usize) -> Option<LentPage<'_>> {
+        let index = pgoff.checked_sub(self.pgoff.load(Relaxed))?;
+        if index >= self.mapped_size().div_ceil(PAGE_SIZE) {
+            return None;
+        }
+        let slot = self.slot(index)?;
+        let mut slots = self.lock();
+        let users = slots.get(index)?.users;
+        if *users == 0 {
+            return None;
+        }
+        // SAFETY: The lock is held; and as a user is counted below, the page stays.
+        let page = unsafe { (*slot.page.get()).as_ref() }?;
+        *users += 1;
+        // INVARIANT: The user was just counted.
+        Some(LentPage {
+            range: self,
+            index,
+            page,
+        })
+    }
+
+    fn vma_opened(&self) {
+        self.vmas.fetch_add(1, Relaxed);
+    }
+
+    fn vma_closed(&self) {
+        self.vmas.fetch_sub(1, Relaxed);
+    }
+
+    fn vma_moved(&self, pgoff: usize, start: usize) {
+        // Only the VMA that shows the first page tells where the whole begins.
+        if pgoff == self.pgoff.load(Relaxed) {
+            self.start.store(start, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving unused pages back when memory is short.
+//!
+//! The walk of the LRU runs under the LRU's spinlock, but removing a page from page tables sleeps. So a scan has two
+//! halves: the walk only *isolates* - it moves entries to a list of the scan's own - and when it is over, with no lock
+//! held, what was isolated is sorted by process and offset, and each run of neighbours is zapped at once, with one
+//! flush of the TLB, and freed.
+//!
+//! Pages in use may stand on the LRU, since taking them off on every call would cost every call. The walk drops the
+//! ones it meets, and what that takes from its budget is given back to it, so that no number of them at the head of
+//! the list can keep it from those that can be freed.
+
+use core::{
+    cmp::Ordering,
+    ptr::{
+        self,
+        NonNull, //
+    },
+};
+use kernel::{
+    bindings,
+    ffi::{
+        c_int,
+        c_ulong,
+        c_void, //
+    },
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+};
+
+use crate::{
+    helpers,
+    lru::LRU,
+    page_range::{
+        Isolation,
+        PageRange, //
+    },
+};
+
+/// Entries a scan looks at at most: so many that the largest mapping can go in one run.
+const BATCH: isize = 1024;
+
+/// Pages freed by reclaim since the module was loaded.
+static RECLAIMED: Atomic<u64> = Atomic::new(0);
+
+/// Pages freed by reclaim since the module was loaded.
+pub(crate) fn reclaimed() -> u64 {
+    RECLAIMED.load(Relaxed)
+}
+
+extern "C" {
+    /// `include/linux/list_sort.h`, which the kernel's bindings leave out.
+    fn list_sort(
+        private: *mut c_void,
+        head: *mut bindings::list_head,
+        compare: Option<
+            unsafe extern "C" fn(
+                *mut c_void,
+                *const bindings::list_head,
+                *const bindings::list_head,
+            ) -> c_int,
+        >,
+    );
+}
+
+/// The registered shrinker, with the LRU it works on.
+///
+/// # Invariants
+///
+/// `shrinker` is registered, and [`LRU`] is initialised.
+pub(crate) struct Registration {
+    shrinker: NonNull<bindings::shrinker>,
+}
+
+// SAFETY: A shrinker may be freed on any thread.
+unsafe impl Send for Registration {}
+// SAFETY: `&Registration` allows nothing.
+unsafe impl Sync for Registration {}
+
+impl Registration {
+    /// Initialises the LRU and registers its shrinker.
+    ///
+    /// # Safety
+    ///
+    /// Only one registration may exist at a time. While it does not exist, there must be no page ranges.
+    pub(crate) unsafe fn new() -> Result<Self> {
+        let shrinker = NonNull::new(helpers::new_shrinker()).ok_or(ENOMEM)?;
+        // SAFETY: By the caller's promise the list is not in use.
+        if let Err(e) = unsafe { LRU.init(shrinker.as_ptr()) } {
+            // SAFETY: The shrinker was allocated above and never registered.
+            unsafe { bindings::shrinker_free(shrinker.as_ptr()) };
+            return Err(e);
+        }
+        // SAFETY: The shrinker is not registered yet, so nobody else looks at it.
+        unsafe {
+            (*shrinker.as_ptr()).count_objects = Some(count);
+            (*shrinker.as_ptr()).scan_objects = Some(scan);
+            (*shrinker.as_ptr()).batch = BATCH;
+            bindings::shrinker_register(shrinker.as_ptr());
+        }
+        // INVARIANT: Just done.
+        Ok(Self { shrinker })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant; this waits for running scans, so the list is not walked after. The promise
+        // made to `new` says that no page ranges are left, so the list is empty.
+        unsafe {
+            bindings::shrinker_free(self.shrinker.as_ptr());
+            LRU.destroy();
+        }
+    }
+}
+
+unsafe extern "C" fn count(
+    _: *mut bindings::shrinker,
+    sc: *mut bindings::shrink_control,
+) -> c_ulong {
+    // SAFETY: The kernel gives a valid control block.
+    match LRU.count(unsafe { (*sc).nid }) {
+        // CAST: The constants are negative numbers that travel in an unsigned return value.
+        0 => bindings::SHRINK_EMPTY as c_ulong,
+        n => n,
+    }
+}
+
+/// One scan's state: what its walk has isolated and what it has met.
+struct Scan {
+    isolated: bindings::list_head,
+    in_use: usize,
+}
+
+unsafe extern "C" fn isolate(
+    item: *mut bindings::list_head,
+    list: *mut bindings::list_lru_one,
+    arg: *mut c_void,
+) -> bindings::lru_status {
+    let scan = arg.cast::<Scan>();
+    // SAFETY: `arg` is the state of the scan that walks, whose list is initialised and its own; item and list are what
+    // the walk of the LRU gave.
+    match unsafe { PageRange::isolate(item, list, &raw mut (*scan).isolated) } {
+        Isolation::Isolated => bindings::lru_status::LRU_REMOVED,
+        Isolation::InUse => {
+            // SAFETY: As above; the walk runs on the scan's thread.
+            unsafe { (*scan).in_use += 1 };
+            bindings::lru_status::LRU_REMOVED
+        }
+        Isolation::Busy => bindings::lru_status::LRU_ROTATE,
+    }
+}
+
+unsafe extern "C" fn compare(
+    _: *mut c_void,
+    a: *const bindings::list_head,
+    b: *const bindings::list_head,
+) -> c_int {
+    // SAFETY: Only isolated entries are on the list that is sorted.
+    let (a, b) = unsafe { (PageRange::position(a), PageRange::position(b)) };
+    c_int::from(a.cmp(&b) == Ordering::Greater)
+}
+
+unsafe extern "C" fn scan(
+    _: *mut bindings::shrinker,
+    sc: *mut bindings::shrink_control,
+) -> c_ulong {
+    let mut state = Scan {
+        isolated: bindings::list_head {
+            next: ptr::null_mut(),
+            prev: ptr::null_mut(),
+        },
+        in_use: 0,
+    };
+    let head = &raw mut state.isolated;
+    // SAFETY: `state` is not moved from here on.
+    unsafe {
+        (*head).next = head;
+        (*head).prev = head;
+    }
+
+    // SAFETY: The kernel gives a valid control block.
+    let (nid, mut budget) = unsafe { ((*sc).nid, (*sc).nr_to_scan) };
+    while budget > 0 {
+        state.in_use = 0;
+        // SAFETY: `isolate` obeys the rules of the walk and gets the state it expects.
+        unsafe { LRU.walk(nid, Some(isolate), (&raw mut state).cast(), budget) };
+        // Those were dropped from the list, so this ends.
+        budget = state.in_use;
+    }
+
+    // SAFETY: The list is initialised, this scan's own, and holds isolated entries only.
+    unsafe { list_sort(ptr::null_mut(), head, Some(compare)) };
+    let mut freed = 0;
+    loop {
+        // SAFETY: As above.
+        let first = unsafe { (*head).next };
+        if ptr::eq(first, head) {
+            break;
+        }
+        // SAFETY: `first` and the entries after it are isolated entries; `reclaim` takes exactly those of the run.
+        freed += unsafe { PageRange::reclaim(first, run_length(head, first)) };
+    }
+    // CAST: Widening.
+    RECLAIMED.add(freed as u64, Relaxed);
+    if freed == 0 {
+        // Nothing more to be had here for now.
+        return bindings::SHRINK_STOP as c_ulong;
+    }
+    freed
+}
+
+/// How many entries from `first` on are neighbours in one mapping.
+///
+/// # Safety
+///
+/// `first` must be an isolated entry on the list of isolated entries at `head`.
+unsafe fn run_length(head: *mut bindings::list_head, first: *mut bindings::list_head) -> usize {
+    // SAFETY: By the caller's promise.
+    let (range, start) = unsafe { PageRange::position(first) };
+    let mut run = 1;
+    let mut item = first;
+    loop {
+        // SAFETY: By the caller's promise the list is made of valid entries.
+        item = unsafe { (*item).next };
+        // SAFETY: All entries but the head are isolated ones.
+        if ptr::eq(item, head) || unsafe { PageRange::position(item) } != (range, start + run) {
+            return run;
+        }
+        run += 1;
+    }
+}

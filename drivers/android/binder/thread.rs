@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! What one thread does in the driver: carry out the commands in its write buffer, and read what there is for it.
+
+use kernel::{
+    list::{
+        List,
+        ListArc, //
+    },
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice,
+        UserSliceReader, //
+    },
+};
+
+use crate::{
+    defs::*,
+    helpers::user_error,
+    model::{
+        Code,
+        CodeKind,
+        Delivered,
+        InnerGuard,
+        ProcessInner,
+        Queued,
+        ReadBuffer,
+        Thread,
+        Work,
+        LOOPER_ENTERED,
+        LOOPER_EXITED,
+        LOOPER_INVALID,
+        LOOPER_REGISTERED,
+        LOOPER_WAITING, //
+    },
+    transaction, //
+};
+
+/// What has to fit into a read buffer before anything is taken off a list for it.
+const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>();
+
+impl Work for Code {
+    fn deliver(
+        self: Arc<Queued<Self>>,
+        thread: &Arc<Thread>,
+        mut inner: InnerGuard<'_>,
+        out: &mut ReadBuffer,
+    ) -> Result<Delivered> {
+        let code = match self.kind {
+            CodeKind::Complete => self.code.load(Relaxed),
+            CodeKind::ReturnError => thread.return_code.xchg(0, Relaxed),
+            CodeKind::ReplyError => {
+                let state = thread.state(&mut inner);
+                state.reply_error.take().unwrap_or(BR_ERROR)
+            }
+        };
+        drop(inner);
+        out.put(&code)?;
+        Ok(Delivered::More)
+    }
+
+    fn cancel(self: Arc<Queued<Self>>) {}
+}
+
+impl Thread {
+    /// `BINDER_WRITE_READ`: first commands, then returns. What was done is in `bwr`, also on failure.
+    ///
+    /// # Errors
+    ///
+    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not.
+    /// - Of reading: `EAGAIN` if there is nothing and `nonblock`, `EINTR` for a signal, `EFAULT`.
+    pub(crate) fn write_read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
+        if bwr.write_size > 0 {
+            if let Err(e) = self.write(bwr) {
+                bwr.read_consumed = 0;
+                return Err(e);
+            }
+        }
+        if bwr.read_size > 0 {
+            self.read(bwr, nonblock)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out commands until they end or one of them fails.
+    fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
+        // CAST: The driver runs on 64-bit kernels only.
+        let size = bwr.write_size as usize;
+        let start = UserPtr::from_addr(bwr.write_buffer as usize);
+        let mut reader = UserSlice::new(start, size).reader();
+        if reader.skip(bwr.write_consumed as usize).is_err() {
+            return Ok(());
+        }
+        while reader.len() >= size_of::<u32>() && self.return_code.load(Relaxed) == 0 {
+            self.command(&mut reader)?;
+            bwr.write_consumed = (size - reader.len()) as u64;
+        }
+        Ok(())
+    }
+
+    fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
+        let command: u32 = reader.read()?;
+        match command {
+            BC_TRANSACTION => transaction::call(self, &reader.read()?),
+            BC_REPLY => transaction::reply(self, &reader.read()?),
+            BC_FREE_BUFFER => self.free_buffer(reader.read()?),
+            BC_INCREFS => self.change_handle(reader.read()?, true, false),
+            BC_ACQUIRE => self.change_handle(reader.read()?, true, true),
+            BC_RELEASE => self.change_handle(reader.read()?, false, true),
+            BC_DECREFS => self.change_handle(reader.read()?, false, false),
+            BC_INCREFS_DONE => self.acknowledge(reader.read()?, false),
+            BC_ACQUIRE_DONE => self.acknowledge(reader.read()?, true),
+            BC_REGISTER_LOOPER => self.register_looper(),
+            BC_ENTER_LOOPER => self.enter_looper(),
+            BC_EXIT_LOOPER => {
+                let mut inner = self.process.inner.lock();
+                self.state(&mut inner).looper |= LOOPER_EXITED;
+            }
+            _ => {
+                user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
+    }
+
+    fn free_buffer(&self, address: u64) {
+        // CAST: The driver runs on 64-bit kernels only.
+        match self.process.take_buffer(address as usize) {
+            Ok(buffer) => drop(buffer),
+            Err(_) => user_error!(
+                self.process.pid,
+                self.id,
+                "BC_FREE_BUFFER: no buffer at {:#x}",
+                address
+            ),
+        }
+    }
+
+    /// `BC_INCREFS`, `BC_ACQUIRE`, `BC_RELEASE`, `BC_DECREFS`.
+    fn change_handle(&self, handle: u32, more: bool, strong: bool) {
+        let process = &self.process;
+        let result = match process.context.manager_node_ref() {
+            Some(node) if more && handle == 0 => {
+                if Arc::ptr_eq(&node.owner, process) {
+                    Err(EINVAL)
+                } else {
+                    process.insert_handle(&node, strong, None).map(|number| {
+                        if number != 0 {
+                            user_error!(process.pid, self.id, "handle 0 came out as {}", number);
+                        }
+                    })
+                }
+            }
+            _ if more => process.add_to_handle(handle, strong),
+            _ => process.remove_from_handle(handle, strong),
+        };
+        if let Err(e) = result {
+            user_error!(
+                process.pid,
+                self.id,
+                "{} of handle {} refused: {:?}",
+                match (more, strong) {
+                    (true, true) => "BC_ACQUIRE",
+                    (true, false) => "BC_INCREFS",
+                    (false, true) => "BC_RELEASE",
+                    (false, false) => "BC_DECREFS",
+                },
+                handle,
+                e
+            );
+        }
+    }
+
+    fn acknowledge(&self, node: PtrCookie, strong: bool) {
+        if let Err(reason) = self.process.acknowledge(node, strong) {
+            user_error!(
+                self.process.pid,
+                self.id,
+                "{} of node {:#x} with cookie {:#x} refused: {}",
+                if strong {
+                    "BC_ACQUIRE_DONE"
+                } else {
+                    "BC_INCREFS_DONE"
+                },
+                node.ptr,
+                node.cookie,
+                reason
+            );
+        }
+    }
+
+    fn register_looper(&self) {
+        let mut inner = self.process.inner.lock();
+        let asked = inner.requested_threads.checked_sub(1);
+        let state = self.state(&mut inner);
+        let entered = state.looper & LOOPER_ENTERED != 0;
+        state.looper |= LOOPER_REGISTERED;
+        if entered || asked.is_none() {
+            state.looper |= LOOPER_INVALID;
+        }
+        if let (false, Some(left)) = (entered, asked) {
+            inner.requested_threads = left;
+            inner.started_threads = inner.started_threads.saturating_add(1);
+        }
+        drop(inner);
+        if entered {
+            user_error!(self.process.pid, self.id, "BC_REGISTER_LOOPER after BC_ENTER_LOOPER");
+        } else if asked.is_none() {
+            user_error!(self.process.pid, self.id, "BC_REGISTER_LOOPER without request");
+        }
+    }
+
+    fn enter_looper(&self) {
+        let mut inner = self.process.inner.lock();
+        let state = self.state(&mut inner);
+        let registered = state.looper & LOOPER_REGISTERED != 0;
+        state.looper |= LOOPER_ENTERED;
+        if registered {
+            state.looper |= LOOPER_INVALID;
+        }
+        drop(inner);
+        if registered {
+            user_error!(self.process.pid, self.id, "BC_ENTER_LOOPER after BC_REGISTER_LOOPER");
+        }
+    }
+
+    /// Fills the read buffer.
+    fn read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
+        // CAST: The driver runs on 64-bit kernels only.
+        let mut out = ReadBuffer::new(
+            bwr.read_buffer as usize,
+            bwr.read_size as usize,
+            bwr.read_consumed as usize,
+        )?;
+        let result = self
+            .fill(&mut out, nonblock)
+            .and_then(|()| self.end_read(&out));
+        if result.is_err() {
+            self.pass_on(&mut self.process.inner.lock());
+        }
+        bwr.read_consumed = out.consumed() as u64;
+        result
+    }
+
+    fn fill(self: &Arc<Self>, out: &mut ReadBuffer, nonblock: bool) -> Result {
+        if out.consumed() == 0 {
+            out.put(&BR_NOOP)?;
+        }
+        let empty = out.consumed();
+        loop {
+            let (inner, takes_any) = self.wait(nonblock)?;
+            self.deliver_all(inner, out, takes_any)?;
+            // Woken for nothing it sleeps on, unless it is wanted back in user space.
+            if out.consumed() != empty
+                || out.room() < ROOM_FOR_ANY
+                || self.need_return.load(Relaxed)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands out work until there is no more, no room, or something after which a read ends.
+    fn deliver_all<'a>(
+        self: &'a Arc<Self>,
+        mut inner: InnerGuard<'a>,
+        out: &mut ReadBuffer,
+        takes_any: bool,
+    ) -> Result {
+        while out.room() >= ROOM_FOR_ANY {
+            let state = self.state(&mut inner);
+            let mut work = state.work.pop_front();
+            if state.work.is_empty() {
+                state.has_work = false;
+            }
+            if work.is_none() && takes_any {
+                work = inner.work.pop_front();
+            }
+            let Some(work) = work else { break };
+            if work.into_arc().deliver(self, inner, out)? == Delivered::Last {
+                break;
+            }
+            inner = self.process.inner.lock();
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to read. Returns whether it may be work that is not for this thread alone.
+    fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
+        let mut inner = self.process.inner.lock();
+        let takes_any = self.takes_any_work(&mut inner);
+        let mut result = Ok(());
+        if !self.is_ready(&mut inner, takes_any) {
+            self.state(&mut inner).looper |= LOOPER_WAITING;
+            loop {
+                if nonblock {
+                    result = Err(EAGAIN);
+                    break;
+                }
+                if takes_any {
+                    if let Ok(idle) = ListArc::try_from_arc(self.clone()) {
+                        inner.idle.push_front(idle);
+                    }
+                }
+                self.sleeper.prepare();
+                drop(inner);
+                self.sleeper.sleep();
+                inner = self.process.inner.lock();
+                self.sleeper.finish();
+                if takes_any {
+                    self.leave_idle(&mut inner);
+                }
+                if current!().signal_pending() {
+                    result = Err(EINTR);
+                    break;
+                }
+                if self.is_ready(&mut inner, takes_any) {
+                    break;
+                }
+            }
+            self.state(&mut inner).looper &= !LOOPER_WAITING;
+        }
+        result.map(|()| (inner, takes_any))
+    }
+
+    /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
+    /// left to take work and there may be more.
+    fn end_read(&self, out: &ReadBuffer) -> Result {
+        let mut inner = self.process.inner.lock();
+        self.pass_on(&mut inner);
+        let ask = inner.requested_threads == 0
+            && inner.idle.is_empty()
+            && inner.started_threads < inner.max_threads
+            && self.state(&mut inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0;
+        if ask {
+            inner.requested_threads = 1;
+        }
+        drop(inner);
+        if ask {
+            out.replace_first(BR_SPAWN_LOOPER)?;
+        }
+        Ok(())
+    }
+
+    /// Wakes another thread for work that this one did not take.
+    fn pass_on(&self, inner: &mut ProcessInner) {
+        if !inner.work.is_empty() {
+            self.process.wake_one(inner);
+        }
+    }
+
+    /// The thread leaves the driver: whoever waits for it is told, and what it had to do is given up.
+    ///
+    /// The caller has taken it out of the process's table.
+    pub(crate) fn release(self: &Arc<Self>) {
+        let mut inner = self.process.inner.lock();
+        let state = self.state(&mut inner);
+        state.dead = true;
+        drop(inner);
+        self.set_exited();
+        transaction::abandon_stack(self);
+        let mut inner = self.process.inner.lock();
+        let mut work = core::mem::replace(&mut self.state(&mut inner).work, List::new());
+        drop(inner);
+        while let Some(work) = work.pop_front() {
+            work.into_arc().cancel();
+        }
+    }
+}

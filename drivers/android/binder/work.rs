@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Work lists: putting something on one, and waking a thread for it.
+//!
+//! All of this runs under [`Process::inner`](crate::model::Process::inner) of the process the work is for.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+};
+
+use crate::model::{
+    Code,
+    Process,
+    ProcessInner,
+    Queued,
+    Thread,
+    ThreadInner,
+    Work,
+    WorkArc,
+    WorkList,
+    LOOPER_ENTERED,
+    LOOPER_POLL,
+    LOOPER_REGISTERED, //
+};
+
+impl Thread {
+    /// The thread's guarded part.
+    #[inline]
+    pub(crate) fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut ThreadInner {
+        self.inner.access_mut(inner)
+    }
+
+    /// Queues work for this thread and wakes it.
+    pub(crate) fn push<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+        sync: bool,
+    ) {
+        let state = self.state(inner);
+        state.work.push_back(work);
+        state.has_work = true;
+        self.wake(inner, sync);
+    }
+
+    /// Queues work that this thread will see in its next read, but need not be woken for.
+    pub(crate) fn push_deferred<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+    ) {
+        self.state(inner).work.push_back(work);
+    }
+
+    /// Queues work that this thread, which is the current one, will see in its next read.
+    pub(crate) fn push_own<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+        let state = self.state(inner);
+        state.work.push_back(work);
+        state.has_work = true;
+    }
+
+    /// Makes a failed call known to this thread, which waits for it.
+    pub(crate) fn push_reply_error(&self, inner: &mut ProcessInner, code: u32) {
+        let state = self.state(inner);
+        if state.reply_error.is_none() {
+            state.reply_error = Some(code);
+        }
+        if let Some(work) = self.reply_error.to_queue() {
+            self.push(inner, work, false);
+        }
+    }
+
+    /// Makes a failed command known to this thread, which gave it.
+    pub(crate) fn push_return_error(&self, inner: &mut ProcessInner, code: u32) {
+        self.return_code.store(code, Relaxed);
+        if let Some(work) = self.return_error.to_queue() {
+            self.push_own(inner, work);
+        }
+    }
+
+    /// Wakes this thread if it sleeps, and whoever polls in its stead.
+    pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
+        self.sleeper.wake(sync);
+        if self.state(inner).looper & LOOPER_POLL != 0 {
+            self.process.poll.wake();
+        }
+    }
+
+    /// The right to queue one `BR_TRANSACTION_COMPLETE` (or `code` in its place) for this thread.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn complete_work(&self, code: u32) -> Result<WorkArc<Code>> {
+        let work = match self.complete.to_queue() {
+            Some(work) => work,
+            None => Code::new_complete()?.to_queue().ok_or(ENOMEM)?,
+        };
+        work.code.store(code, Relaxed);
+        Ok(work)
+    }
+
+    /// Whether this thread may take work that is not for it alone: it is a looper with nothing else to do.
+    pub(crate) fn takes_any_work(&self, inner: &mut ProcessInner) -> bool {
+        let state = self.state(inner);
+        state.stack.is_none()
+            && state.work.is_empty()
+            && state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0
+    }
+
+    /// Whether a read has something to return.
+    pub(crate) fn is_ready(&self, inner: &mut ProcessInner, takes_any: bool) -> bool {
+        self.state(inner).has_work || self.need_return.load(Relaxed) || (takes_any && !inner.work.is_empty())
+    }
+
+    /// Takes this thread, which is the current one, off the list of idle ones if it is there.
+    pub(crate) fn leave_idle(&self, inner: &mut ProcessInner) {
+        // SAFETY: A thread is put on one list of this number only, its own process's `idle`, and this is the guarded
+        // part of that process (or `access_mut` above would have refused it).
+        unsafe { inner.idle.remove(self) };
+    }
+}
+
+impl Process {
+    /// Queues work that any thread may do, and wakes one for it.
+    pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+        inner.work.push_back(work);
+        self.wake_one(inner);
+    }
+
+    /// Queues work for an idle thread if there is one, for any thread if not.
+    pub(crate) fn push_to_idle<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+        sync: bool,
+    ) {
+        if let Some(thread) = inner.idle.pop_front() {
+            thread.push(inner, work, sync);
+        } else {
+            inner.work.push_back(work);
+            self.poll_if_polled(inner);
+        }
+    }
+
+    /// Queues work of any kind that was queued before, for an idle thread or for any.
+    pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
+        inner.work.push_back(work);
+        self.wake_one(inner);
+    }
+
+    /// Wakes an idle thread, if there is one, to look at the common work.
+    pub(crate) fn wake_one(&self, inner: &mut ProcessInner) {
+        if let Some(thread) = inner.idle.pop_front() {
+            thread.wake(inner, false);
+        } else {
+            self.poll_if_polled(inner);
+        }
+    }
+
+    /// No thread sleeps that could take the work; some may poll.
+    fn poll_if_polled(&self, inner: &ProcessInner) {
+        if inner.polled {
+            self.poll.wake();
+        }
+    }
+}
+
+/// Takes `item` off `list`, wherever in it it stands. Takes time in proportion to the list.
+pub(crate) fn remove_from<T>(
+    list: &mut WorkList,
+    item: &Arc<Queued<T>>,
+) -> Option<WorkArc<dyn Work>> {
+    let mut cursor = list.cursor_front();
+    while let Some(next) = cursor.peek_next() {
+        let address: *const Queued<dyn Work> = &*next.arc();
+        if core::ptr::addr_eq(address, Arc::as_ptr(item)) {
+            return Some(next.remove());
+        }
+        cursor.move_next();
+    }
+    None
+}
