@@ -6,9 +6,13 @@ use clap::ValueEnum;
 
 use crate::env::Env;
 
+mod buffer;
 mod ioctl;
 mod looper;
+mod object;
 mod poll;
+mod refs;
+mod transaction;
 mod write_read;
 
 /// Which part of the interface a test is about.
@@ -45,5 +49,16 @@ pub(crate) use tests;
 
 /// Every test, in the order in which they are best read.
 pub fn all() -> impl Iterator<Item = &'static Test> {
-    [ioctl::TESTS, write_read::TESTS, poll::TESTS, looper::TESTS].into_iter().flatten()
+    [
+        ioctl::TESTS,
+        write_read::TESTS,
+        poll::TESTS,
+        looper::TESTS,
+        transaction::TESTS,
+        buffer::TESTS,
+        object::TESTS,
+        refs::TESTS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counting references: what holders say, and what owners hear.
+
+use binder_client::Call;
+use binder_client::Commands;
+use binder_client::Parcel;
+use binder_client::Return;
+use binder_client::object;
+use binder_client::uapi;
+use binder_client::uapi::PtrCookie;
+
+use super::tests;
+use crate::env::Env;
+use crate::fixture::End;
+use crate::fixture::Pair;
+use crate::fixture::node;
+
+tests! { Core, "refs":
+    last_release_is_told_to_the_owner,
+    second_reference_keeps_the_node,
+    weak_reference_keeps_the_node_weakly,
+    buffer_holds_what_it_carries,
+    weak_cannot_become_strong_where_others_are,
+    weak_cannot_become_strong_where_nobody_is,
+    release_of_what_is_not_held,
+    decrefs_of_what_is_not_held,
+    commands_on_unknown_handles_are_taken,
+    two_holders_must_both_let_go,
+    release_waits_for_the_owners_answer,
+    owner_answers_that_make_no_sense,
+    owner_is_asked_once,
+    owner_is_asked_again_after_letting_go,
+    references_on_handle_zero,
+    reference_on_handle_zero_without_a_manager,
+    holder_that_closes_lets_go,
+    owner_may_be_told_through_any_thread,
+    order_of_acquire_and_increfs_is_free,
+    counts_go_up_and_down_many_times,
+    release_and_resend_in_one_breath,
+}
+
+const NODE: PtrCookie = Pair::NODE;
+
+/// What a command leaves the owner to hear.
+#[track_caller]
+fn tell(pair: &mut Pair, fill: impl FnOnce(&mut Commands<'static>, u32)) -> Vec<Return> {
+    let handle = pair.handle;
+    fill(pair.client.queue(), handle);
+    assert_eq!(pair.client.flush(), Ok(()));
+    pair.client.expect(&[]);
+    pair.server.drain()
+}
+
+fn last_release_is_told_to_the_owner(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE), Return::DecRefs(NODE)]);
+}
+
+fn second_reference_keeps_the_node(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.acquire(handle).acquire(handle).release(handle);
+    });
+    assert_eq!(told, []);
+    pair.check();
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, []);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE), Return::DecRefs(NODE)]);
+}
+
+fn weak_reference_keeps_the_node_weakly(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.increfs(handle).release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE)]);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.decrefs(handle);
+    });
+    assert_eq!(told, [Return::DecRefs(NODE)]);
+    // The handle is gone.
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+    pair.client.expect(&[Return::FailedReply]);
+}
+
+fn buffer_holds_what_it_carries(env: &Env) {
+    let mut pair = Pair::new(env);
+    let ours = node(1);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(ours.ptr, ours.cookie))));
+    let received = pair.server.expect_transaction();
+    pair.server.answer(&Parcel::new());
+    let returns = pair.client.drain();
+    returns.iter().for_each(|ret| pair.client.grant(ret));
+    pair.client.flush().expect("the references are granted");
+    pair.client.expect(&[]);
+    // The receiver took no reference of its own; the buffer's ends with the buffer.
+    pair.server.start(Call::one_way(1, 1, &Parcel::new()));
+    pair.server.expect(&[Return::TransactionComplete]);
+    let inner = pair.client.expect_transaction();
+    pair.client.give_back(&inner);
+    pair.server.give_back(&received);
+    pair.client.expect(&[Return::Release(ours), Return::DecRefs(ours)]);
+    pair.server.start(Call::one_way(1, 1, &Parcel::new()));
+    pair.server.expect(&[Return::FailedReply]);
+}
+
+fn weak_cannot_become_strong_where_others_are(env: &Env) {
+    let mut pair = Pair::new(env);
+    // Somebody else keeps the node strongly.
+    pair.registry.put(&mut pair.server, 2, object::binder(NODE.ptr, NODE.cookie));
+    let told = tell(&mut pair, |commands, handle| {
+        commands.increfs(handle).release(handle);
+    });
+    assert_eq!(told, []);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.acquire(handle);
+    });
+    assert_eq!(told, []);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+    pair.client.expect(&[Return::FailedReply]);
+    // A strong one that comes in a buffer can be kept.
+    pair.handle = pair.registry.get(&mut pair.client, 2);
+    pair.check();
+}
+
+fn weak_cannot_become_strong_where_nobody_is(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.increfs(handle).release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE)]);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.acquire(handle);
+    });
+    assert_eq!(told, []);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+    pair.client.expect(&[Return::FailedReply]);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.decrefs(handle);
+    });
+    assert_eq!(told, [Return::DecRefs(NODE)]);
+}
+
+fn release_of_what_is_not_held(env: &Env) {
+    let mut pair = Pair::new(env);
+    // One is held weakly more, so that the handle stays.
+    let told = tell(&mut pair, |commands, handle| {
+        commands.increfs(handle).release(handle).release(handle).release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE)]);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.decrefs(handle);
+    });
+    assert_eq!(told, [Return::DecRefs(NODE)]);
+}
+
+fn decrefs_of_what_is_not_held(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.decrefs(handle).decrefs(handle);
+    });
+    assert_eq!(told, []);
+    pair.check();
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE), Return::DecRefs(NODE)]);
+}
+
+fn commands_on_unknown_handles_are_taken(env: &Env) {
+    let mut end = End::open(env);
+    for handle in [1, 4711, 1 << 31, u32::MAX] {
+        for code in [uapi::BC_INCREFS, uapi::BC_ACQUIRE, uapi::BC_RELEASE, uapi::BC_DECREFS] {
+            end.queue().command(code, &handle);
+            assert_eq!(end.flush(), Ok(()));
+            end.expect(&[]);
+        }
+    }
+}
+
+fn two_holders_must_both_let_go(env: &Env) {
+    let mut pair = Pair::new(env);
+    let mut other = End::open(env);
+    pair.registry.put(&mut pair.server, 2, object::binder(NODE.ptr, NODE.cookie));
+    let handle = pair.registry.get(&mut other, 2);
+    pair.registry.drop_kept(&mut other, 2);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, []);
+    other.queue().release(handle);
+    other.flush().expect("BC_RELEASE");
+    pair.server.expect(&[Return::Release(NODE), Return::DecRefs(NODE)]);
+}
+
+/// The client's new node is with the server, which keeps it; the client has been asked and has not answered.
+#[track_caller]
+fn unanswered(pair: &mut Pair, ours: PtrCookie) -> u32 {
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(ours.ptr, ours.cookie))));
+    let received = pair.server.expect_transaction();
+    let payload = pair.server.payload(&received).expect("a readable buffer");
+    let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+    pair.server.queue().acquire(handle);
+    pair.server.give_back(&received);
+    pair.server.answer(&Parcel::new());
+    let returns = pair.client.drain();
+    let [Return::IncRefs(one), Return::Acquire(two), Return::TransactionComplete, Return::Reply(reply)] = returns[..]
+    else {
+        panic!("{returns:x?}")
+    };
+    assert_eq!((one, two), (ours, ours));
+    pair.client.give_back(&reply);
+    handle
+}
+
+fn release_waits_for_the_owners_answer(env: &Env) {
+    let mut pair = Pair::new(env);
+    let ours = node(1);
+    let handle = unanswered(&mut pair, ours);
+    pair.server.queue().release(handle);
+    pair.server.flush().expect("BC_RELEASE");
+    pair.client.expect(&[]);
+    pair.client.queue().increfs_done(ours);
+    pair.client.flush().expect("BC_INCREFS_DONE");
+    pair.client.expect(&[]);
+    pair.client.queue().acquire_done(ours);
+    pair.client.flush().expect("BC_ACQUIRE_DONE");
+    pair.client.expect(&[Return::Release(ours), Return::DecRefs(ours)]);
+}
+
+fn owner_answers_that_make_no_sense(env: &Env) {
+    let mut pair = Pair::new(env);
+    let ours = node(1);
+    let handle = unanswered(&mut pair, ours);
+    let wrong = [
+        PtrCookie { ptr: ours.ptr + 8, ..ours },
+        PtrCookie { cookie: ours.cookie + 8, ..ours },
+        PtrCookie { ptr: 0, cookie: 0 },
+        PtrCookie { ptr: u64::MAX, cookie: u64::MAX },
+    ];
+    for wrong in wrong {
+        pair.client.queue().increfs_done(wrong).acquire_done(wrong);
+        assert_eq!(pair.client.flush(), Ok(()));
+        pair.client.expect(&[]);
+    }
+    pair.client.queue().increfs_done(ours).acquire_done(ours);
+    // And once too often.
+    pair.client.queue().increfs_done(ours).acquire_done(ours);
+    assert_eq!(pair.client.flush(), Ok(()));
+    pair.client.expect(&[]);
+    // Nor may somebody else's answer count.
+    pair.server.queue().increfs_done(ours).acquire_done(ours);
+    assert_eq!(pair.server.flush(), Ok(()));
+    pair.server.start(Call::one_way(handle, 1, &Parcel::new()));
+    pair.server.expect(&[Return::TransactionComplete]);
+    let received = pair.client.expect_transaction();
+    pair.client.give_back(&received);
+    pair.server.queue().release(handle);
+    pair.server.flush().expect("BC_RELEASE");
+    pair.client.expect(&[Return::Release(ours), Return::DecRefs(ours)]);
+}
+
+fn owner_is_asked_once(env: &Env) {
+    let mut pair = Pair::new(env);
+    let ours = node(1);
+    unanswered(&mut pair, ours);
+    // The node goes out again, to another process and to the same one, and nothing new is asked.
+    for _ in 0..2 {
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(ours.ptr, ours.cookie))));
+        let received = pair.server.expect_transaction();
+        pair.server.give_back(&received);
+        pair.server.answer(&Parcel::new());
+        let reply = pair.client.expect_reply();
+        pair.client.give_back(&reply);
+    }
+}
+
+fn owner_is_asked_again_after_letting_go(env: &Env) {
+    let mut pair = Pair::new(env);
+    let ours = node(1);
+    for _ in 0..3 {
+        let handle = unanswered(&mut pair, ours);
+        pair.client.queue().increfs_done(ours).acquire_done(ours);
+        pair.client.flush().expect("the references are granted");
+        pair.server.queue().release(handle);
+        pair.server.flush().expect("BC_RELEASE");
+        pair.client.expect(&[Return::Release(ours), Return::DecRefs(ours)]);
+    }
+}
+
+fn references_on_handle_zero(env: &Env) {
+    let mut pair = Pair::new(env);
+    for _ in 0..3 {
+        pair.client.queue().increfs(0).acquire(0);
+        assert_eq!(pair.client.flush(), Ok(()));
+        pair.client.expect(&[]);
+        pair.client.queue().release(0).decrefs(0);
+        assert_eq!(pair.client.flush(), Ok(()));
+        pair.client.expect(&[]);
+    }
+    // It can be called with a reference and without one.
+    let mut other = End::open(env);
+    pair.registry.put(&mut other, 9, object::binder(1, 1));
+    other.queue().acquire(0);
+    other.flush().expect("BC_ACQUIRE");
+    pair.registry.put(&mut other, 10, object::binder(2, 2));
+}
+
+fn reference_on_handle_zero_without_a_manager(env: &Env) {
+    let mut end = End::open(env);
+    crate::fixture::Registry::start(env).kill(&mut end);
+    end.queue().acquire(0).increfs(0).release(0).decrefs(0);
+    assert_eq!(end.flush(), Ok(()));
+    end.expect(&[]);
+}
+
+fn holder_that_closes_lets_go(env: &Env) {
+    let Pair { client, mut server, handle: _, registry } = Pair::new(env);
+    client.binder().version().expect("the file is open");
+    drop(client);
+    assert_eq!(server.wait(), Return::Release(NODE));
+    assert_eq!(server.wait(), Return::DecRefs(NODE));
+    drop(registry);
+}
+
+fn owner_may_be_told_through_any_thread(env: &Env) {
+    let mut pair = Pair::new(env);
+    let handle = pair.handle;
+    pair.client.queue().release(handle);
+    pair.client.flush().expect("BC_RELEASE");
+    let binder = pair.server.binder().clone();
+    let told = std::thread::spawn(move || {
+        let mut looper = binder_client::Looper::new(binder);
+        looper.queue().enter_looper();
+        (looper.next(), looper.next())
+    })
+    .join()
+    .expect("the thread is well");
+    assert_eq!(told, (Ok(Return::Release(NODE)), Ok(Return::DecRefs(NODE))));
+    pair.server.expect(&[]);
+}
+
+fn order_of_acquire_and_increfs_is_free(env: &Env) {
+    let mut pair = Pair::new(env);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.acquire(handle).increfs(handle).release(handle).decrefs(handle);
+    });
+    assert_eq!(told, []);
+    let told = tell(&mut pair, |commands, handle| {
+        commands.increfs(handle).acquire(handle).decrefs(handle).release(handle);
+    });
+    assert_eq!(told, []);
+    pair.check();
+}
+
+fn counts_go_up_and_down_many_times(env: &Env) {
+    let mut pair = Pair::new(env);
+    for _ in 0..100 {
+        let told = tell(&mut pair, |commands, handle| {
+            for _ in 0..50 {
+                commands.acquire(handle).increfs(handle);
+            }
+            for _ in 0..50 {
+                commands.decrefs(handle).release(handle);
+            }
+        });
+        assert_eq!(told, []);
+    }
+    let told = tell(&mut pair, |commands, handle| {
+        commands.release(handle);
+    });
+    assert_eq!(told, [Return::Release(NODE), Return::DecRefs(NODE)]);
+}
+
+fn release_and_resend_in_one_breath(env: &Env) {
+    let mut pair = Pair::new(env);
+    // The last reference goes, and before the owner has heard of it the owner sends the node again.
+    let handle = pair.handle;
+    pair.client.start(Call::one_way(handle, 1, &Parcel::new()));
+    pair.client.queue().release(handle);
+    pair.client.flush().expect("BC_RELEASE");
+    pair.client.expect(&[Return::TransactionComplete]);
+    pair.registry.put(&mut pair.server, 2, object::binder(NODE.ptr, NODE.cookie));
+    // There is nothing to be told any more: the node was never without a holder that the owner knew of.
+    let received = pair.server.expect_transaction();
+    pair.server.give_back(&received);
+}
