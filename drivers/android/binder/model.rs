@@ -152,6 +152,8 @@ pub(crate) struct ProcessInner {
     pub(crate) requested_threads: u32,
     /// Threads that registered after they were asked for.
     pub(crate) started_threads: u32,
+    /// The process wants to be told when it is suspected of flooding others with one-way calls.
+    pub(crate) spam_detection: bool,
     /// Some thread polls.
     pub(crate) polled: bool,
 }

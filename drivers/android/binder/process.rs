@@ -69,6 +69,7 @@ impl Process {
                         max_threads: 0,
                         requested_threads: 0,
                         started_threads: 0,
+                        spam_detection: false,
                         polled: false,
                     },
                     "Process::inner"
@@ -139,6 +140,8 @@ impl Process {
         nonblock: bool,
     ) -> Result {
         let user = |size| UserSlice::new(UserPtr::from_addr(argument), size);
+        // The C driver says so for an argument it cannot read or write, but in `BINDER_WRITE_READ`.
+        let invalid = |_| EINVAL;
         match command {
             BINDER_WRITE_READ => {
                 let mut bwr: WriteRead = user(size_of::<WriteRead>()).reader().read()?;
@@ -147,15 +150,23 @@ impl Process {
                 result
             }
             BINDER_SET_MAX_THREADS => {
-                let max: u32 = user(size_of::<u32>()).reader().read()?;
+                let max: u32 = user(size_of::<u32>()).reader().read().map_err(invalid)?;
                 self.inner.lock().max_threads = max;
                 Ok(())
             }
             BINDER_SET_CONTEXT_MGR => self.context.set_manager(self, 0, 0, 0),
             BINDER_SET_CONTEXT_MGR_EXT => {
-                let object: FlatObject = user(size_of::<FlatObject>()).reader().read()?;
+                let object: FlatObject = user(size_of::<FlatObject>())
+                    .reader()
+                    .read()
+                    .map_err(invalid)?;
                 self.context
                     .set_manager(self, object.binder, object.cookie, object.flags)
+            }
+            BINDER_ENABLE_ONEWAY_SPAM_DETECTION => {
+                let enable: u32 = user(size_of::<u32>()).reader().read()?;
+                self.inner.lock().spam_detection = enable != 0;
+                Ok(())
             }
             BINDER_THREAD_EXIT => {
                 let removed = self.inner.lock().threads.remove_node(&thread.id);
@@ -163,10 +174,13 @@ impl Process {
                 drop(removed);
                 Ok(())
             }
-            BINDER_VERSION => user(size_of::<Version>()).writer().write(&Version {
-                // CAST: A small constant.
-                protocol_version: BINDER_CURRENT_PROTOCOL_VERSION as i32,
-            }),
+            BINDER_VERSION => {
+                let version = Version {
+                    // CAST: A small constant.
+                    protocol_version: BINDER_CURRENT_PROTOCOL_VERSION as i32,
+                };
+                user(size_of::<Version>()).writer().write(&version).map_err(invalid)
+            }
             _ => Err(EINVAL),
         }
     }

@@ -42,8 +42,12 @@ use crate::{
     transaction, //
 };
 
-/// What has to fit into a read buffer before anything is taken off a list for it.
-const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>();
+/// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
+/// `BR_TRANSACTION_SEC_CTX`.
+const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
+
+/// The longest command with its argument.
+const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
 
 impl Work for Code {
     fn deliver(
@@ -90,16 +94,19 @@ impl Thread {
 
     /// Carries out commands until they end or one of them fails.
     fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
-        // CAST: The driver runs on 64-bit kernels only.
-        let size = bwr.write_size as usize;
-        let start = UserPtr::from_addr(bwr.write_buffer as usize);
-        let mut reader = UserSlice::new(start, size).reader();
-        if reader.skip(bwr.write_consumed as usize).is_err() {
-            return Ok(());
-        }
-        while reader.len() >= size_of::<u32>() && self.return_code.load(Relaxed) == 0 {
+        // A size that leads beyond the end of memory means an empty buffer.
+        let end = bwr.write_buffer.wrapping_add(bwr.write_size);
+        while self.return_code.load(Relaxed) == 0 {
+            let next = bwr.write_buffer.wrapping_add(bwr.write_consumed);
+            if next >= end {
+                break;
+            }
+            // The size says where the last command begins, not where it ends.
+            // CAST: The driver runs on 64-bit kernels only.
+            let start = UserPtr::from_addr(next as usize);
+            let mut reader = UserSlice::new(start, LONGEST_COMMAND).reader();
             self.command(&mut reader)?;
-            bwr.write_consumed = (size - reader.len()) as u64;
+            bwr.write_consumed += (LONGEST_COMMAND - reader.len()) as u64;
         }
         Ok(())
     }
@@ -245,7 +252,9 @@ impl Thread {
         if result.is_err() {
             self.pass_on(&mut self.process.inner.lock());
         }
-        bwr.read_consumed = out.consumed() as u64;
+        if result.is_ok() {
+            bwr.read_consumed = out.consumed() as u64;
+        }
         result
     }
 

@@ -288,7 +288,7 @@ fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure>
     let (buffer, suspect) = outgoing.fill(Some(node), true)?;
     let transaction =
         outgoing.transaction(buffer, Some((called.ptr, called.cookie)), None, None)?;
-    let code = if suspect {
+    let code = if suspect && thread.process.inner.lock().spam_detection {
         BR_ONEWAY_SPAM_SUSPECT
     } else {
         BR_TRANSACTION_COMPLETE

@@ -21,9 +21,7 @@ use crate::model::{
     Work,
     WorkArc,
     WorkList,
-    LOOPER_ENTERED,
-    LOOPER_POLL,
-    LOOPER_REGISTERED, //
+    LOOPER_POLL, //
 };
 
 impl Thread {
@@ -103,12 +101,10 @@ impl Thread {
         Ok(work)
     }
 
-    /// Whether this thread may take work that is not for it alone: it is a looper with nothing else to do.
+    /// Whether this thread may take work that is not for it alone: it has nothing else to do.
     pub(crate) fn takes_any_work(&self, inner: &mut ProcessInner) -> bool {
         let state = self.state(inner);
-        state.stack.is_none()
-            && state.work.is_empty()
-            && state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0
+        state.stack.is_none() && state.work.is_empty()
     }
 
     /// Whether a read has something to return.
