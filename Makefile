@@ -1,16 +1,94 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# Builds binder_rs.ko in the Debian 13 build root, see scripts/in-root.
+# Builds, boots, tests and measures binder_rs.ko; "make help" says how. What
+# the machine lacks for that is set up first (scripts/setup) and kept in
+# ${BINDER_RS_CACHE:-/var/cache/binder-rs}; what is built goes to build/.
+#
+# The driver itself is built by the kernel's own rules and needs none of this:
+#
+#     make -C <kernel build> M=$PWD/drivers/android/binder
 
-KVER  ?= 7.2.12+deb13-amd64
-CACHE := $(or $(BINDER_RS_CACHE),/var/cache/binder-rs)
-KBUILD := $(CACHE)/kernels/$(KVER)/build
-O := $(CURDIR)/build
+CACHE    := $(or $(BINDER_RS_CACHE),/var/cache/binder-rs)
+KERNEL   := $(CACHE)/kernels/$(or $(KVER),default)
+DRIVER   := $(CURDIR)/drivers/android/binder
+PROGRAMS := $(CURDIR)/tools/testing/selftests/binder
+O        := $(CURDIR)/build
+RELEASE  := $(O)/selftests/x86_64-unknown-linux-gnu/release
 
-.PHONY: all clean
-all:
-	mkdir -p $(O)/driver
-	scripts/in-root $(MAKE) --no-print-directory -C $(KBUILD) M=$(CURDIR)/drivers/android/binder MO=$(O)/driver modules
+IN_ROOT := $(CURDIR)/scripts/in-root
+KBUILD  := $(IN_ROOT) $(MAKE) --no-print-directory -C $(KERNEL)/build \
+	CC=x86_64-linux-gnu-gcc-14 CROSS_COMPILE=x86_64-linux-gnu- M=$(DRIVER)
+CARGO   := cd $(PROGRAMS) && $(IN_ROOT) cargo
+
+export KVER
+# Neither the jobs of this make nor its variables are those of the root's.
+unexport MAKEFLAGS MAKEOVERRIDES
+
+.PHONY: all setup update driver programs run shell test kunit bench profile check clippy clean help
+.NOTPARALLEL:
+
+all: driver
+
+setup:
+	@scripts/setup
+
+update:
+	@scripts/setup --update
+
+# Built anew from the ground up for another kernel: the rules of the kernel do
+# not see that the tree they are read from is another one.
+driver: setup
+	@mkdir -p $(O)/driver
+	@if [ "$$(cat $(O)/driver/.kernel 2>/dev/null)" != "$$(readlink -f $(KERNEL))" ]; then \
+		rm -rf $(O)/driver && mkdir $(O)/driver && readlink -f $(KERNEL) >$(O)/driver/.kernel; \
+	fi
+	@flock $(O)/driver/.kernel $(KBUILD) MO=$(O)/driver modules
+
+programs: setup
+	@$(CARGO) build --quiet --release --locked --target-dir $(O)/selftests
+
+run: driver programs
+	@scripts/vm --icount --log $(O)/run.log --module 'binder_rs.ko devices=binder' \
+		--file $(RELEASE)/binder-demo -- binder-demo --device /dev/binder
+
+shell: driver programs
+	@scripts/vm --shell --log $(O)/shell.log --module binder_rs.ko \
+		--file $(RELEASE)/binder-demo --file $(RELEASE)/binder-test --file $(RELEASE)/binder-bench
+
+# STAGE and FILTER choose from the tests, see scripts/test.
+test: driver programs
+	@scripts/test $(STAGE:%=--only %) $(FILTER)
+
+kunit: setup
+	@scripts/kunit
+
+bench: driver programs
+	@scripts/vm --icount --timeout 1200 --log $(O)/bench.log --module 'binder_rs.ko devices=binder' \
+		--module 'binder_linux.ko devices=cbinder' --file $(RELEASE)/binder-bench -- \
+		binder-bench --ours /dev/binder --c /dev/cbinder
+
+profile: driver programs
+	@scripts/profile $(PROFILE)
+
+check clippy: setup
+	@scripts/check
 
 clean:
 	rm -rf $(O)
+
+help:
+	@echo 'As root, on Debian 12 or 13; the first run sets up what is needed.'
+	@echo
+	@echo '  make            build the driver: build/driver/binder_rs.ko'
+	@echo '  make run        load it into the stock kernel in QEMU and demonstrate it'
+	@echo '  make shell      a prompt in that kernel, with the driver loaded'
+	@echo '  make test       run all tests; STAGE= and FILTER= choose some'
+	@echo '  make kunit      run the KUnit tests alone'
+	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'
+	@echo '  make profile    instructions per call and function of this driver'
+	@echo '  make check      formatting and lints of all there is'
+	@echo '  make update     take the newest kernel the archive has'
+	@echo '  make clean      delete build/'
+	@echo
+	@echo 'KVER=<version> takes another kernel: scripts/kernels says which.'
+	@echo 'The cache: $(CACHE) (BINDER_RS_CACHE=); archive mirror: BINDER_RS_MIRROR=.'
