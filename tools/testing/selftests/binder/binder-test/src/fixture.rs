@@ -36,6 +36,7 @@ use nix::fcntl::FcntlArg;
 use nix::fcntl::OFlag;
 use nix::fcntl::fcntl;
 use nix::libc;
+use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
 use crate::env::Env;
@@ -174,11 +175,17 @@ impl End {
         self.expect(&[Return::TransactionComplete]);
     }
 
+    /// Sends a reply and reads nothing.
+    #[track_caller]
+    pub fn start_reply(&mut self, call: Call<'_>) {
+        self.queue().command(uapi::BC_REPLY, &call.data());
+        self.flush().expect("BC_REPLY");
+    }
+
     /// Sends a reply, which must be taken.
     #[track_caller]
     pub fn answer(&mut self, parcel: &Parcel) {
-        self.queue().command(uapi::BC_REPLY, &Call::reply(parcel).data());
-        self.flush().expect("BC_REPLY");
+        self.start_reply(Call::reply(parcel));
         self.expect(&[Return::TransactionComplete]);
     }
 
@@ -401,7 +408,8 @@ impl Peer {
     /// Kills it; it is gone, though the driver may not be done with it.
     pub fn kill(&mut self) {
         let status = self.child.kill();
-        assert!(matches!(status, Ok(WaitStatus::Signaled(..))), "ended by itself: {status:?}");
+        let killed = matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
+        assert!(killed, "ended by itself: {status:?}");
     }
 
     /// Waits until it is done; all must have been well there.

@@ -199,8 +199,7 @@ fn full_mapping_refuses_and_recovers(env: &Env) {
     let (last, last_handle) = &mut callers[8];
     last.start(Call::new(*last_handle, 1, &piece));
     last.expect(&[]);
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&Parcel::new()).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&Parcel::new()));
     // The other eight, one after the other.
     for _ in 0..8 {
         let received = loop {
@@ -211,8 +210,7 @@ fn full_mapping_refuses_and_recovers(env: &Env) {
             }
         };
         pair.server.give_back(&received);
-        pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&Parcel::new()).data());
-        pair.server.flush().expect("BC_REPLY");
+        pair.server.start_reply(Call::reply(&Parcel::new()));
     }
     pair.server.expect(&[Return::TransactionComplete]);
     for (end, _) in &mut callers {
@@ -447,8 +445,7 @@ fn clear_buf_of_a_reply_leaves_zeroes(env: &Env) {
     let received = one_call(&mut pair, &[]);
     pair.server.give_back(&received);
     let parcel = Parcel::from_bytes(&[0xee; 9]);
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&parcel).with_flags(uapi::TF_CLEAR_BUF).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&parcel).with_flags(uapi::TF_CLEAR_BUF));
     pair.server.expect(&[Return::TransactionComplete]);
     let reply = pair.client.expect_reply();
     assert_eq!(pair.client.take(&reply).data, parcel.data());

@@ -7,9 +7,12 @@ use clap::ValueEnum;
 use crate::env::Env;
 
 mod buffer;
+mod death;
 mod ioctl;
 mod looper;
+mod nesting;
 mod object;
+mod oneway;
 mod poll;
 mod refs;
 mod transaction;
@@ -58,6 +61,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         buffer::TESTS,
         object::TESTS,
         refs::TESTS,
+        nesting::TESTS,
+        oneway::TESTS,
+        death::TESTS,
     ]
     .into_iter()
     .flatten()

@@ -251,8 +251,7 @@ fn objects_travel_in_replies(env: &Env) {
     pair.server.give_back(&received);
     let mut parcel = Parcel::from_object(&object::binder(0x100, 0x200));
     parcel.object(&object::binder(Pair::NODE.ptr, Pair::NODE.cookie));
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&parcel).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&parcel));
     let new = PtrCookie { ptr: 0x100, cookie: 0x200 };
     pair.server.expect(&[Return::IncRefs(new), Return::Acquire(new), Return::TransactionComplete]);
     let reply = pair.client.expect_reply();

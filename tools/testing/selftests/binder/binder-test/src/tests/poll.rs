@@ -140,8 +140,7 @@ fn a_call_for_the_process_is_not_for_a_thread_inside_a_call(env: &Env) {
     assert_eq!(now(&pair.server), PollFlags::empty());
     pair.server.expect(&[]);
     pair.server.give_back(&received);
-    pair.server.queue().command(binder_client::uapi::BC_REPLY, &Call::reply(&empty).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&empty));
     assert_eq!(now(&pair.server), READY);
     let [Return::TransactionComplete, Return::Transaction(second)] = pair.server.drain()[..] else {
         panic!("not a completion and a call")

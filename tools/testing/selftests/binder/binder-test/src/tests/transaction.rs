@@ -195,8 +195,7 @@ fn receiver_of_a_reply_sees_no_pid(env: &Env) {
     pair.server.give_back(&received);
     let answer = Parcel::from_bytes(b"yes");
     let call = Call { handle: 99, code: 6, flags: uapi::TF_STATUS_CODE, parcel: &answer };
-    pair.server.queue().command(uapi::BC_REPLY, &call.data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(call);
     let reply = pair.client.expect_reply();
     assert_eq!((reply.sender_pid, reply.sender_euid, reply.target, reply.cookie), (0, 0, 0, 0));
     assert_eq!((reply.code, reply.flags, reply.data_size), (6, uapi::TF_STATUS_CODE, 3));
@@ -529,8 +528,7 @@ fn reply_twice(env: &Env) {
     let received = pair.server.expect_transaction();
     pair.server.give_back(&received);
     pair.server.answer(&Parcel::from_bytes(b"one"));
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&Parcel::from_bytes(b"two")).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&Parcel::from_bytes(b"two")));
     pair.server.expect(&[Return::FailedReply]);
     let reply = pair.client.expect_reply();
     assert_eq!(pair.client.take(&reply).data, b"one");
@@ -541,8 +539,7 @@ fn reply_to_a_one_way_call(env: &Env) {
     let mut pair = Pair::new(env);
     pair.client.start_one_way(Call::new(pair.handle, 1, &Parcel::new()));
     let received = pair.server.expect_transaction();
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&Parcel::new()).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&Parcel::new()));
     pair.server.expect(&[Return::FailedReply]);
     pair.server.give_back(&received);
     pair.client.expect(&[]);
@@ -555,8 +552,7 @@ fn reply_says_one_way(env: &Env) {
     let received = pair.server.expect_transaction();
     pair.server.give_back(&received);
     let answer = Parcel::from_bytes(b"odd");
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&answer).with_flags(uapi::TF_ONE_WAY).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&answer).with_flags(uapi::TF_ONE_WAY));
     pair.server.expect(&[Return::TransactionComplete]);
     let reply = pair.client.expect_reply();
     assert_eq!(reply.flags, uapi::TF_ONE_WAY);
@@ -602,8 +598,7 @@ fn refused_reply_can_not_be_repeated(env: &Env) {
     broken.kind = 77;
     pair.server.answer(&Parcel::from_object(&broken));
     pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
-    pair.server.queue().command(uapi::BC_REPLY, &Call::reply(&Parcel::new()).data());
-    pair.server.flush().expect("BC_REPLY");
+    pair.server.start_reply(Call::reply(&Parcel::new()));
     pair.server.expect(&[Return::FailedReply]);
     pair.check();
 }
