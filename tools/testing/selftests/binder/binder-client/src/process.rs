@@ -9,6 +9,10 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
 use nix::libc;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
 use nix::sched::CpuSet;
 use nix::sched::sched_setaffinity;
 use nix::sys::prctl;
@@ -112,6 +116,12 @@ impl Line {
     /// Says a number.
     pub fn say(&self, number: u64) -> std::io::Result<()> {
         (&self.0).write_all(&number.to_ne_bytes())
+    }
+
+    /// Whether a number, or the other process's end, can be heard without waiting.
+    pub fn heard(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) != Ok(0)
     }
 
     /// Waits for a number; the other process's end is an error.

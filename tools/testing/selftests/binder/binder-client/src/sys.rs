@@ -65,6 +65,13 @@ impl Mapping {
         Self::with(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE, 0)
     }
 
+    /// Leaves the range to somebody else.
+    pub fn into_range(self) -> (u64, usize) {
+        let range = (self.address(), self.len());
+        std::mem::forget(self);
+        range
+    }
+
     /// Where it starts.
     pub fn address(&self) -> u64 {
         self.base.as_ptr() as u64

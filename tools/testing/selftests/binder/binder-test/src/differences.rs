@@ -21,6 +21,14 @@ macro_rules! differences {
 differences! {
     /// What a read of one, two or three bytes writes.
     TinyRead = "tiny-read",
+    /// Whether `mremap` can make a mapping larger.
+    GrownMapping = "grown-mapping",
+    /// Whether pages thrown out with `MADV_DONTNEED` come back.
+    Dontneed = "dontneed",
+    /// Whether calls arrive in a mapping that was moved or split.
+    MovedMapping = "moved-mapping",
+    /// Whether pages of a mapping that was moved or split can be reclaimed.
+    MovedReclaim = "moved-reclaim",
 }
 
 #[cfg(test)]

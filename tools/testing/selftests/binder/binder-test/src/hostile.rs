@@ -6,18 +6,23 @@
 
 use std::ffi::c_void;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 use binder_client::Binder;
+use binder_client::Mapping;
 use binder_client::uapi::WriteRead;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman;
+use nix::sys::mman::MRemapFlags;
 use nix::sys::mman::MapFlags;
+use nix::sys::mman::MmapAdvise;
 use nix::sys::mman::ProtFlags;
 use nix::sys::signal::SaFlags;
 use nix::sys::signal::SigAction;
@@ -103,6 +108,111 @@ impl Drop for Arena {
         // SAFETY: the range is the arena's; parts that are gone already do no harm, as nothing was mapped since by address.
         unsafe { mman::munmap(self.base, self.len) }.expect("munmap");
     }
+}
+
+/// A device's mapping that is torn, moved and protected while the driver uses it.
+///
+/// Like an arena it is only looked at through the kernel ([`peek`]). It is never unmapped as a whole: the process ends soon.
+#[derive(Debug)]
+pub struct Torn {
+    base: u64,
+    len: usize,
+}
+
+impl Torn {
+    /// Maps `len` bytes of a device; the driver takes them for where its process receives.
+    pub fn map(fd: impl AsFd, len: usize) -> Self {
+        let (base, len) = Mapping::of_device(fd, len).expect("mmap").into_range();
+        Self { base, len }
+    }
+
+    /// The address of a byte in it.
+    pub fn at(&self, offset: usize) -> u64 {
+        assert!(offset <= self.len);
+        self.base + offset as u64
+    }
+
+    /// Whether an address lies in it.
+    pub fn contains(&self, address: u64) -> bool {
+        (self.at(0)..self.at(self.len)).contains(&address)
+    }
+
+    fn pages(&self, pages: Range<usize>) -> (NonNull<c_void>, usize) {
+        assert!(pages.end * PAGE <= self.len);
+        let start = NonNull::new(self.at(pages.start * PAGE) as *mut c_void).expect("not at zero");
+        (start, pages.len() * PAGE)
+    }
+
+    /// Takes pages away.
+    pub fn unmap(&self, pages: Range<usize>) {
+        let (start, len) = self.pages(pages);
+        // SAFETY: the range is this struct's, to which there are no references.
+        unsafe { mman::munmap(start, len) }.expect("munmap");
+    }
+
+    /// Changes what pages may be used for.
+    pub fn protect(&self, pages: Range<usize>, prot: ProtFlags) -> nix::Result<()> {
+        let (start, len) = self.pages(pages);
+        // SAFETY: the range is this struct's, to which there are no references.
+        unsafe { mman::mprotect(start, len, prot) }
+    }
+
+    /// Tells the kernel what will become of pages.
+    pub fn advise(&self, pages: Range<usize>, advice: MmapAdvise) -> nix::Result<()> {
+        let (start, len) = self.pages(pages);
+        // SAFETY: the range is this struct's, to which there are no references.
+        unsafe { mman::madvise(start, len, advice) }
+    }
+
+    /// Moves pages to where nothing is. What is moved becomes a mapping of its own.
+    pub fn move_away(&self, pages: Range<usize>) -> nix::Result<Torn> {
+        let (start, len) = self.pages(pages);
+        let room = Arena::new(len / PAGE);
+        let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
+        // SAFETY: both ranges are ours, and there are no references to either.
+        let moved = unsafe { mman::mremap(start, len, len, flags, Some(room.base)) }?;
+        // The room is not an arena any more: what stands there now is the device's.
+        std::mem::forget(room);
+        Ok(Torn { base: moved.as_ptr() as u64, len })
+    }
+
+    /// Asks for the same pages at a second place, or for more of them.
+    pub fn stretch(&self, old: usize, new: usize) -> nix::Result<()> {
+        let (start, _) = self.pages(0..0);
+        // SAFETY: the range is this struct's, to which there are no references; if it is moved it is lost, no more.
+        unsafe { mman::mremap(start, old, new, MRemapFlags::MREMAP_MAYMOVE, None) }.map(drop)
+    }
+
+    /// Sends pages into a pipe without copying them.
+    pub fn splice_into(&self, pipe: impl AsFd, address: u64, len: usize) -> nix::Result<usize> {
+        assert!(self.contains(address));
+        let part = libc::iovec { iov_base: address as *mut c_void, iov_len: len };
+        // SAFETY: the kernel reads the pages and checks the addresses.
+        let done = unsafe { libc::vmsplice(pipe.as_fd().as_raw_fd(), &part, 1, 0) };
+        Errno::result(done).map(|done| done as usize)
+    }
+}
+
+/// Which pages of a range have a page table entry that points to memory.
+pub fn present(address: u64, len: usize) -> Vec<bool> {
+    let file = std::fs::File::open("/proc/self/pagemap").expect("pagemap");
+    let mut entries = vec![0; len.div_ceil(PAGE) * 8];
+    file.read_exact_at(&mut entries, address / PAGE as u64 * 8).expect("pagemap");
+    entries.chunks_exact(8).map(|entry| entry[7] & 0x80 != 0).collect()
+}
+
+/// Has the kernel read a file's bytes to an address, as `read` does.
+pub fn read_to(fd: impl AsFd, address: u64, len: usize) -> nix::Result<usize> {
+    // SAFETY: only ever called for a device's mapping, to which there are no references (and which cannot be written).
+    let done = unsafe { libc::read(fd.as_fd().as_raw_fd(), address as *mut c_void, len) };
+    Errno::result(done).map(|done| done as usize)
+}
+
+/// Has the kernel write bytes from an address to a file, as `write` does.
+pub fn write_from(fd: impl AsFd, address: u64, len: usize) -> nix::Result<usize> {
+    // SAFETY: the kernel checks the address.
+    let done = unsafe { libc::write(fd.as_fd().as_raw_fd(), address as *const c_void, len) };
+    Errno::result(done).map(|done| done as usize)
 }
 
 fn this_process() -> libc::pid_t {

@@ -114,7 +114,9 @@ fn callee_before_it_reads(env: &Env) {
 }
 
 fn callee_after_it_reads(env: &Env) {
-    let mut scene = Scene::new(env, |end, line| drop(take_call(end, line)));
+    let mut scene = Scene::new(env, |end, line| {
+        take_call(end, line);
+    });
     scene.client.start(Call::new(scene.handle, 1, &Parcel::from_bytes(b"unanswered")));
     scene.peer.hear();
     scene.peer.kill();
@@ -218,7 +220,9 @@ fn callee_inside_a_call_back(env: &Env) {
 
 fn third_inside_a_call(env: &Env) {
     let registry = Registry::start(env);
-    let mut peer = server(env, &registry, 3, |end, line| drop(take_call(end, line)));
+    let mut peer = server(env, &registry, 3, |end, line| {
+        take_call(end, line);
+    });
     let mut pair = Pair::at(registry, End::open(env), End::open(env).enter());
     let to_third = pair.registry.get(&mut pair.server, 3);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
@@ -388,7 +392,9 @@ fn callee_with_one_way_calls_waiting(env: &Env) {
 }
 
 fn callee_with_one_way_calls_unfreed(env: &Env) {
-    let mut scene = Scene::new(env, |end, line| drop(take_call(end, line)));
+    let mut scene = Scene::new(env, |end, line| {
+        take_call(end, line);
+    });
     for number in 0..10 {
         scene.client.start_one_way(Call::new(scene.handle, number, &Parcel::from_bytes(&[1; 5000])));
     }

@@ -10,10 +10,12 @@ mod buffer;
 mod death;
 mod ioctl;
 mod looper;
+mod mapping;
 mod nesting;
 mod object;
 mod oneway;
 mod poll;
+mod reclaim;
 mod refs;
 mod transaction;
 mod write_read;
@@ -64,6 +66,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         nesting::TESTS,
         oneway::TESTS,
         death::TESTS,
+        mapping::TESTS,
+        reclaim::TESTS,
     ]
     .into_iter()
     .flatten()

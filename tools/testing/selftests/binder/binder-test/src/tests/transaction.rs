@@ -436,6 +436,12 @@ fn object_cut_short_by_the_end(env: &Env) {
 #[track_caller]
 pub fn whole(pair: &mut Pair) {
     let all = pair.server.binder().mapping().expect("a mapping").len();
+    whole_of(pair, all);
+}
+
+/// The same, of a mapping the file does not know of.
+#[track_caller]
+pub fn whole_of(pair: &mut Pair, all: usize) {
     let parcel = Parcel::from_bytes(&vec![0x77; all]);
     pair.client.start(Call::new(pair.handle, 1, &parcel));
     let received = pair.server.expect_transaction();
