@@ -29,6 +29,8 @@ differences! {
     MovedMapping = "moved-mapping",
     /// Whether pages of a mapping that was moved or split can be reclaimed.
     MovedReclaim = "moved-reclaim",
+    /// Whether the module can be unloaded.
+    Unload = "unload",
 }
 
 #[cfg(test)]

@@ -47,12 +47,4 @@ impl Env {
     pub fn driver(&self, _why: Difference) -> Driver {
         self.driver
     }
-
-    /// What is expected where the drivers differ on purpose.
-    pub fn on<T>(&self, why: Difference, ours: T, c: T) -> T {
-        match self.driver(why) {
-            Driver::Ours => ours,
-            Driver::C => c,
-        }
-    }
 }

@@ -551,7 +551,9 @@ fn everybody_at_once(env: &Env) {
             })
         })
         .collect();
-    peers.iter().for_each(|peer| drop(peer.hear()));
+    for peer in &peers {
+        peer.hear();
+    }
     peers.iter().for_each(|peer| peer.say(0));
     registry.put(&mut End::open(env), 50, object::binder(1, 1));
     peers.iter_mut().for_each(Peer::kill);

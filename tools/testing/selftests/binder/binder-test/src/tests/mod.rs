@@ -11,12 +11,14 @@ mod death;
 mod ioctl;
 mod looper;
 mod mapping;
+mod module;
 mod nesting;
 mod object;
 mod oneway;
 mod poll;
 mod reclaim;
 mod refs;
+mod threads;
 mod transaction;
 mod write_read;
 
@@ -68,6 +70,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         death::TESTS,
         mapping::TESTS,
         reclaim::TESTS,
+        threads::TESTS,
+        module::TESTS,
     ]
     .into_iter()
     .flatten()

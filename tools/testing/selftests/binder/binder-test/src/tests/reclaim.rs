@@ -274,7 +274,9 @@ fn while_calls_run(env: &Env) {
     let registry = Registry::start(env);
     let _server = echo_server(env, &registry, 1);
     let clients: Vec<Peer> = (0..4).map(|number| echo_client(env, &registry, number)).collect();
-    clients.iter().for_each(|peer| drop(peer.hear()));
+    for peer in &clients {
+        peer.hear();
+    }
     for _ in 0..60 {
         squeeze();
     }

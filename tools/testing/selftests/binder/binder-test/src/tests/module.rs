@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Loading and unloading the module. These need `--module` and come last.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use binder_client::Binder;
+use binder_client::Call;
+use binder_client::LIBBINDER_MAPPING;
+use binder_client::Parcel;
+use nix::errno::Errno;
+use nix::kmod::DeleteModuleFlags;
+use nix::kmod::ModuleInitFlags;
+use nix::kmod::delete_module;
+use nix::kmod::finit_module;
+
+use super::reclaim::squeeze;
+use super::tests;
+use crate::differences::Difference;
+use crate::env::Driver;
+use crate::env::Env;
+use crate::fixture::End;
+use crate::fixture::Pair;
+use crate::fixture::Peer;
+use crate::fixture::Registry;
+use crate::fixture::until;
+use crate::hostile::PAGE;
+use crate::hostile::Torn;
+
+tests! { Core, "module":
+    unload_and_load,
+    unload_is_refused_while_open,
+    unload_is_refused_while_mapped,
+    unload_is_refused_while_a_read_waits,
+    unload_after_everything_was_used,
+    unload_after_processes_were_killed,
+    unload_with_pages_reclaimed,
+    devices_come_and_go,
+    names_that_cannot_be_devices,
+    load_twice_is_refused,
+}
+
+struct Module<'a> {
+    env: &'a Env,
+    file: File,
+    name: CString,
+}
+
+impl<'a> Module<'a> {
+    /// The module, loaded. Where it cannot be unloaded there is nothing to test but that.
+    fn of(env: &'a Env) -> Self {
+        let Some(path) = &env.module else { env.skip("no --module given") };
+        let file = File::open(path).expect("the module's file");
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a module's name").replace('-', "_");
+        let module = Module { env, file, name: CString::new(name).expect("a module's name") };
+        if !env.device.exists() {
+            module.load();
+        }
+        module
+    }
+
+    fn load_with(&self, parameters: &str) -> nix::Result<()> {
+        let parameters = CString::new(parameters).expect("parameters");
+        finit_module(self.file.as_fd(), &parameters, ModuleInitFlags::empty())
+    }
+
+    #[track_caller]
+    fn load(&self) {
+        assert_eq!(self.load_with(&self.env.module_params), Ok(()));
+        assert!(self.env.device.exists());
+    }
+
+    fn unload(&self) -> nix::Result<()> {
+        delete_module(&self.name, DeleteModuleFlags::O_NONBLOCK)
+    }
+
+    /// Unloads it as soon as the driver has let go of what was closed.
+    fn unload_eventually(&self) {
+        until(|| match self.unload() {
+            Ok(()) => true,
+            Err(Errno::EWOULDBLOCK) => false,
+            Err(errno) => panic!("{errno}"),
+        });
+        assert!(!self.env.device.exists());
+    }
+
+    /// The C driver has no way out: it can be loaded and stays.
+    fn stays(&self) -> bool {
+        let stays = self.env.driver(Difference::Unload) == Driver::C;
+        if stays {
+            assert_eq!(self.unload(), Err(Errno::EBUSY));
+        }
+        stays
+    }
+}
+
+fn unload_and_load(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    for _ in 0..5 {
+        module.unload_eventually();
+        assert_eq!(Binder::open(&env.device).err().and_then(|error| error.errno()), Some(Errno::ENOENT));
+        module.load();
+        assert_eq!(Binder::open(&env.device).expect("open").version(), Ok(8));
+    }
+}
+
+fn unload_is_refused_while_open(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let binder = Binder::open(&env.device).expect("open");
+    for _ in 0..3 {
+        assert_eq!(module.unload(), Err(Errno::EWOULDBLOCK));
+    }
+    // The refusal has broken nothing.
+    assert_eq!(binder.version(), Ok(8));
+    Pair::new(env).check();
+    drop(binder);
+    module.unload_eventually();
+    module.load();
+}
+
+fn unload_is_refused_while_mapped(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let binder = Binder::open(&env.device).expect("open");
+    let torn = Torn::map(binder.as_fd(), 4 * PAGE);
+    drop(binder);
+    assert_eq!(module.unload(), Err(Errno::EWOULDBLOCK));
+    torn.unmap(1..2);
+    assert_eq!(module.unload(), Err(Errno::EWOULDBLOCK));
+    torn.unmap(0..1);
+    torn.unmap(2..4);
+    module.unload_eventually();
+    module.load();
+}
+
+fn unload_is_refused_while_a_read_waits(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let mut peer = Peer::start(env, |env, _| {
+        let mut end = End::open(env).enter();
+        end.set_blocking(true);
+        let never = end.next();
+        panic!("{never:?}");
+    });
+    crate::fixture::until_in_ioctl(peer.pid(), peer.pid());
+    assert_eq!(module.unload(), Err(Errno::EWOULDBLOCK));
+    peer.kill();
+    module.unload_eventually();
+    module.load();
+}
+
+/// A little of everything.
+fn use_it(env: &Env) {
+    let mut pair = Pair::new(env);
+    pair.check();
+    let bytes = super::transaction::pattern(200_000, 3);
+    let (there, _) = pair.round(&Parcel::from_bytes(&bytes), &Parcel::from_bytes(&bytes));
+    assert!(there.data == bytes);
+    for number in 0..20 {
+        pair.client.start_one_way(Call::new(pair.handle, number, &Parcel::from_bytes(&[1; 3000])));
+    }
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_bytes(b"never answered")));
+}
+
+fn unload_after_everything_was_used(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    for _ in 0..5 {
+        use_it(env);
+        module.unload_eventually();
+        module.load();
+    }
+}
+
+fn unload_after_processes_were_killed(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    for _ in 0..5 {
+        let registry = Registry::start(env);
+        let mut peers: Vec<Peer> = (0..4)
+            .map(|number| {
+                Peer::start(env, |env, line| {
+                    let mut end = End::open(env);
+                    line.say(0).expect("the test is there");
+                    for turn in 0u64.. {
+                        registry.put(&mut end, number, binder_client::object::binder(turn * 8 + 8, turn));
+                    }
+                })
+            })
+            .collect();
+        for peer in &peers {
+            peer.hear();
+        }
+        peers.iter_mut().for_each(Peer::kill);
+        registry.kill(&mut End::open(env));
+        module.unload_eventually();
+        module.load();
+    }
+}
+
+fn unload_with_pages_reclaimed(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    for _ in 0..5 {
+        let mut pair = Pair::sized(env, LIBBINDER_MAPPING, LIBBINDER_MAPPING);
+        pair.round(&Parcel::from_bytes(&vec![1; LIBBINDER_MAPPING]), &Parcel::from_bytes(&vec![1; LIBBINDER_MAPPING]));
+        squeeze();
+        pair.check();
+        drop(pair);
+        module.unload_eventually();
+        squeeze();
+        module.load();
+    }
+}
+
+fn devices_come_and_go(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    module.unload_eventually();
+    let there = |name: &str| std::path::Path::new("/dev").join(name).exists();
+    assert_eq!(module.load_with("devices=one,two,three"), Ok(()));
+    assert!(there("one") && there("two") && there("three") && !env.device.exists());
+    // Each has a manager of its own.
+    let one = Env { device: "/dev/one".into(), ..env.clone() };
+    let two = Env { device: "/dev/two".into(), ..env.clone() };
+    Pair::new(&one).check();
+    let _first = Registry::start(&one);
+    let _second = Registry::start(&two);
+    drop((_first, _second));
+    module_gone(&module);
+    assert!(!there("one") && !there("two") && !there("three"));
+    module.load();
+}
+
+fn module_gone(module: &Module<'_>) {
+    until(|| match module.unload() {
+        Ok(()) => true,
+        Err(Errno::EWOULDBLOCK) => false,
+        Err(errno) => panic!("{errno}"),
+    });
+}
+
+fn names_that_cannot_be_devices(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    module.unload_eventually();
+    // A name that is there already: nothing may be left of what was made before it.
+    assert!(module.load_with("devices=fresh,twice,twice").is_err());
+    for name in ["fresh", "twice"] {
+        assert!(!std::path::Path::new("/dev").join(name).exists());
+    }
+    module.load();
+    Pair::new(env).check();
+}
+
+fn load_twice_is_refused(env: &Env) {
+    let module = Module::of(env);
+    assert_eq!(module.load_with(&env.module_params), Err(Errno::EEXIST));
+    Pair::new(env).check();
+}
