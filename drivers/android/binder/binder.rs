@@ -7,11 +7,19 @@
 
 use kernel::prelude::*;
 
-// Ground: the interface, C's side, small machines.
-mod counts;
+// Ground: the interface, what C and the kernel's crates lack, small machines.
 mod defs;
+
 mod helpers;
+
+mod counts;
+
+mod fd;
+
+mod nice;
+
 mod range_alloc;
+
 mod wait;
 
 // Memory: pages, their mappings, and taking them back.
@@ -26,7 +34,13 @@ mod shrinker;
 // The objects, then what each of them does.
 mod model;
 
+mod registry;
+
 mod work;
+
+mod death;
+
+mod freeze;
 
 mod node;
 
@@ -63,6 +77,8 @@ struct Binder {
 
 impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
+        // SAFETY: The module is loaded once, and nobody is in it yet.
+        unsafe { registry::init() };
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
         // SAFETY: As above; the shrinker is dropped after the devices.

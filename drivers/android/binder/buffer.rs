@@ -13,17 +13,29 @@
 //! one-way call.
 
 use kernel::{
+    fs::{
+        file::{
+            flags::O_CLOEXEC,
+            FileDescriptorReservation, //
+        },
+        File, //
+    },
     prelude::*,
-    sync::Arc,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
     uaccess::UserSliceReader, //
 };
 
 use crate::{
+    fd,
     model::{
         Buffer,
         Held,
         ObjectRef,
         Process,
+        SentFile,
         StrongNode, //
     },
     node::uncount_local,
@@ -31,8 +43,8 @@ use crate::{
     range_alloc::{
         RangeAllocator,
         Request,
-        Reserved,
         ReserveError,
+        Reserved,
         Spare, //
     },
 };
@@ -43,6 +55,8 @@ pub(crate) struct Wanted {
     pub(crate) data_size: usize,
     /// Bytes of offsets.
     pub(crate) offsets_size: usize,
+    /// Bytes behind them.
+    pub(crate) extra_size: usize,
     /// Charged to the half of the mapping that is for one-way calls.
     pub(crate) oneway: bool,
     /// Overwrite it when it is freed.
@@ -109,6 +123,7 @@ impl Process {
     ) -> Result<(Buffer, bool), NoBuffer> {
         let size = align(wanted.data_size)
             .and_then(|data| data.checked_add(align(wanted.offsets_size)?))
+            .and_then(|both| both.checked_add(align(wanted.extra_size)?))
             .ok_or(NoBuffer::BadSize)?;
         if !self.pages.is_mapped() {
             return Err(NoBuffer::NotMapped);
@@ -130,11 +145,14 @@ impl Process {
             pages,
             data_size: wanted.data_size,
             offsets_size: wanted.offsets_size,
+            extra_size: wanted.extra_size,
             node,
             oneway: wanted.oneway,
             ends_oneway: false,
             clear: wanted.clear,
             objects: KVec::new(),
+            files: KVec::new(),
+            fds_to_close: KVec::new(),
         });
         Ok((buffer, reserved.spam_suspect))
     }
@@ -145,9 +163,7 @@ impl Process {
     ///
     /// `EINVAL` if user space has no buffer there.
     pub(crate) fn take_buffer(self: &Arc<Self>, address: usize) -> Result<Buffer> {
-        let offset = address
-            .checked_sub(self.pages.user_start())
-            .ok_or(EINVAL)?;
+        let offset = address.checked_sub(self.pages.user_start()).ok_or(EINVAL)?;
         let held = self.buffers.lock().take(offset).ok_or(EINVAL)?;
         Ok(Buffer {
             process: self.clone(),
@@ -192,15 +208,20 @@ impl Buffer {
         self.held.as_ref().ok_or(EINVAL)
     }
 
+    /// The user address of the data.
+    pub(crate) fn address(&self) -> usize {
+        self.process.pages.user_start().wrapping_add(self.offset)
+    }
+
     /// Where the offsets begin, from the start of the buffer.
-    fn offsets_at(&self) -> Result<usize> {
+    pub(crate) fn offsets_at(&self) -> Result<usize> {
         align(self.held()?.data_size).ok_or(EINVAL)
     }
 
-    /// The user address of the data and of the offsets.
-    pub(crate) fn addresses(&self) -> Result<(usize, usize)> {
-        let data = self.process.pages.user_start().wrapping_add(self.offset);
-        Ok((data, data.wrapping_add(self.offsets_at()?)))
+    /// Where that which is behind the offsets begins, from the start of the buffer.
+    pub(crate) fn extra_at(&self) -> Result<usize> {
+        let offsets = align(self.held()?.offsets_size).ok_or(EINVAL)?;
+        self.offsets_at()?.checked_add(offsets).ok_or(EINVAL)
     }
 
     /// Bytes of data and of offsets.
@@ -208,43 +229,58 @@ impl Buffer {
         self.held().map(|held| (held.data_size, held.offsets_size))
     }
 
-    /// Copies `len` bytes of data from user space to `at` in the buffer.
+    /// The place in the mapping of `len` bytes at `at` in the buffer.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if they cannot be read, `EINVAL` if they go beyond the data.
-    pub(crate) fn copy_data(&self, at: usize, from: &mut UserSliceReader, len: usize) -> Result {
-        let held = self.held()?;
-        if at.checked_add(len).is_none_or(|end| end > held.data_size) {
+    /// `EINVAL` if they go beyond the buffer.
+    fn place(&self, at: usize, len: usize) -> Result<usize> {
+        let end = self
+            .extra_at()?
+            .checked_add(self.held()?.extra_size)
+            .ok_or(EINVAL)?;
+        if at.checked_add(len).is_none_or(|last| last > end) {
             return Err(EINVAL);
         }
-        held.pages.copy_from_user(self.offset + at, from, len)
+        Ok(self.offset + at)
     }
 
-    /// Writes to `at` in the data.
+    /// Copies `len` bytes from user space to `at` in the buffer.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it goes beyond the data.
-    pub(crate) fn write_data(&self, at: usize, bytes: &[u8]) -> Result {
-        let held = self.held()?;
-        if at.checked_add(bytes.len()).is_none_or(|end| end > held.data_size) {
-            return Err(EINVAL);
-        }
-        held.pages.write(self.offset + at, bytes)
+    /// `EFAULT` if they cannot be read, `EINVAL` if they go beyond the buffer.
+    pub(crate) fn copy_from_user(
+        &self,
+        at: usize,
+        from: &mut UserSliceReader,
+        len: usize,
+    ) -> Result {
+        let place = self.place(at, len)?;
+        self.held()?.pages.copy_from_user(place, from, len)
     }
 
-    /// Writes to `at` in the offsets.
+    /// Writes to `at` in the buffer.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it goes beyond the offsets.
-    pub(crate) fn write_offsets(&self, at: usize, bytes: &[u8]) -> Result {
-        let held = self.held()?;
-        if at.checked_add(bytes.len()).is_none_or(|end| end > held.offsets_size) {
+    /// `EINVAL` if it goes beyond the buffer.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result {
+        let place = self.place(at, bytes.len())?;
+        self.held()?.pages.write(place, bytes)
+    }
+
+    /// Writes the offset of an object.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no object of that number.
+    pub(crate) fn write_offset(&self, object: usize, offset: u64) -> Result {
+        let at = object.checked_mul(size_of::<u64>()).ok_or(EINVAL)?;
+        if at >= self.held()?.offsets_size {
             return Err(EINVAL);
         }
-        held.pages.write(self.offset + self.offsets_at()? + at, bytes)
+        self.write(self.offsets_at()? + at, &offset.to_ne_bytes())
     }
 
     /// Lets `object` be given back with the buffer.
@@ -259,6 +295,53 @@ impl Buffer {
             return Err(ENOMEM);
         }
         Ok(held.objects.push(object, GFP_KERNEL)?)
+    }
+
+    /// Lets the receiver get a descriptor for a file.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn add_file(&mut self, file: SentFile) -> Result {
+        let held = self.held.as_mut().ok_or(EINVAL)?;
+        Ok(held.files.push(file, GFP_KERNEL)?)
+    }
+
+    /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
+    /// their numbers to their places. They are installed by [`Descriptors::install`].
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, `ENOMEM`.
+    pub(crate) fn reserve_descriptors(&mut self) -> Result<Descriptors> {
+        let files = match &mut self.held {
+            Some(held) if !held.files.is_empty() => core::mem::take(&mut held.files),
+            _ => return Ok(Descriptors(KVec::new())),
+        };
+        let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL)?;
+        let mut to_close = KVec::new();
+        for SentFile { at, file, in_array } in files {
+            let descriptor = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
+            let number = descriptor.reserved_fd();
+            if in_array {
+                to_close.push(number, GFP_KERNEL)?;
+            }
+            self.write(at, &number.to_ne_bytes())?;
+            reserved.push((descriptor, file), GFP_KERNEL)?;
+        }
+        if let Some(held) = &mut self.held {
+            held.fds_to_close = to_close;
+        }
+        Ok(Descriptors(reserved))
+    }
+
+    /// Closes the descriptors that came in arrays, as the current process frees the buffer.
+    pub(crate) fn close_descriptors(&mut self) {
+        if let Some(held) = &mut self.held {
+            for number in core::mem::take(&mut held.fds_to_close) {
+                fd::close(number);
+            }
+        }
     }
 
     /// Maps the buffer's pages into the current process, which is about to get it, where that is still to be done.
@@ -289,6 +372,18 @@ impl Buffer {
     }
 }
 
+/// Descriptors that are reserved in the current process for files on their way.
+pub(crate) struct Descriptors(KVec<(FileDescriptorReservation, ARef<File>)>);
+
+impl Descriptors {
+    /// Makes them real.
+    pub(crate) fn install(self) {
+        for (descriptor, file) in self.0 {
+            descriptor.fd_install(file);
+        }
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
@@ -305,10 +400,11 @@ impl Held {
     /// Gives back everything but the range.
     fn give_back(self, process: &Process, offset: usize) {
         if self.clear {
-            // Both sizes were rounded up and added when the buffer was reserved, without overflow.
-            let size = align(self.data_size)
-                .unwrap_or(0)
-                .saturating_add(align(self.offsets_size).unwrap_or(0));
+            // The sizes were rounded up and added when the buffer was reserved, without overflow.
+            let size = [self.data_size, self.offsets_size, self.extra_size]
+                .into_iter()
+                .filter_map(align)
+                .fold(0, usize::saturating_add);
             // It cannot fail: these are the pages that are held.
             let _ = self.pages.clear(offset, size);
         }

@@ -18,14 +18,12 @@ use kernel::{
     task::Kuid, //
 };
 
-use crate::{
-    model::{
-        Context,
-        Manager,
-        NodeRef,
-        Process,
-        StrongNode, //
-    },
+use crate::model::{
+    Context,
+    Manager,
+    NodeRef,
+    Process,
+    StrongNode, //
 };
 
 impl Context {

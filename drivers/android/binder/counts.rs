@@ -195,6 +195,19 @@ impl Counts {
         Ok(self.remove_local(strong))
     }
 
+    /// What the owner was told to hold: strongly, weakly.
+    pub(crate) fn told(&self) -> (bool, bool) {
+        (self.strong.acquired, self.weak.acquired)
+    }
+
+    /// Strong and weak references in all.
+    pub(crate) fn totals(&self) -> (usize, usize) {
+        (
+            self.local_strong.saturating_add(self.strong_handles),
+            self.local_weak.saturating_add(self.handles),
+        )
+    }
+
     /// For the logs: handles, strong handles, local strong, local weak.
     pub(crate) fn figures(&self) -> [usize; 4] {
         [

@@ -27,26 +27,40 @@ macro_rules! names_of {
 names_of!(binder_driver_return_protocol_:
     BR_ERROR, BR_OK, BR_TRANSACTION, BR_TRANSACTION_SEC_CTX, BR_REPLY, BR_DEAD_REPLY, BR_TRANSACTION_COMPLETE,
     BR_INCREFS, BR_ACQUIRE, BR_RELEASE, BR_DECREFS, BR_NOOP, BR_SPAWN_LOOPER, BR_DEAD_BINDER,
-    BR_CLEAR_DEATH_NOTIFICATION_DONE, BR_FAILED_REPLY, BR_ONEWAY_SPAM_SUSPECT,
+    BR_CLEAR_DEATH_NOTIFICATION_DONE, BR_FAILED_REPLY, BR_FROZEN_REPLY, BR_ONEWAY_SPAM_SUSPECT,
+    BR_TRANSACTION_PENDING_FROZEN, BR_FROZEN_BINDER, BR_CLEAR_FREEZE_NOTIFICATION_DONE,
 );
 
 names_of!(binder_driver_command_protocol_:
-    BC_TRANSACTION, BC_REPLY, BC_ACQUIRE_RESULT, BC_FREE_BUFFER, BC_INCREFS, BC_ACQUIRE, BC_RELEASE, BC_DECREFS,
-    BC_INCREFS_DONE, BC_ACQUIRE_DONE, BC_ATTEMPT_ACQUIRE, BC_REGISTER_LOOPER, BC_ENTER_LOOPER, BC_EXIT_LOOPER,
+    BC_TRANSACTION, BC_REPLY, BC_FREE_BUFFER, BC_INCREFS, BC_ACQUIRE, BC_RELEASE, BC_DECREFS, BC_INCREFS_DONE,
+    BC_ACQUIRE_DONE, BC_REGISTER_LOOPER, BC_ENTER_LOOPER, BC_EXIT_LOOPER, BC_REQUEST_DEATH_NOTIFICATION,
+    BC_CLEAR_DEATH_NOTIFICATION, BC_DEAD_BINDER_DONE, BC_TRANSACTION_SG, BC_REPLY_SG, BC_REQUEST_FREEZE_NOTIFICATION,
+    BC_CLEAR_FREEZE_NOTIFICATION, BC_FREEZE_NOTIFICATION_DONE,
 );
 
-names_of!(transaction_flags_: TF_ONE_WAY, TF_CLEAR_BUF);
-names_of!(flat_binder_object_flags_: FLAT_BINDER_FLAG_ACCEPTS_FDS, FLAT_BINDER_FLAG_TXN_SECURITY_CTX);
+names_of!(transaction_flags_: TF_ONE_WAY, TF_ACCEPT_FDS, TF_CLEAR_BUF, TF_UPDATE_TXN);
+names_of!(flat_binder_object_flags_:
+    FLAT_BINDER_FLAG_PRIORITY_MASK, FLAT_BINDER_FLAG_ACCEPTS_FDS, FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
+);
 
 pub(crate) use uapi::{
+    BINDER_BUFFER_FLAG_HAS_PARENT,
     BINDER_CURRENT_PROTOCOL_VERSION,
     BINDER_ENABLE_ONEWAY_SPAM_DETECTION,
+    BINDER_FREEZE,
+    BINDER_GET_EXTENDED_ERROR,
+    BINDER_GET_FROZEN_INFO,
+    BINDER_GET_NODE_DEBUG_INFO,
+    BINDER_GET_NODE_INFO_FOR_REF,
     BINDER_SET_CONTEXT_MGR,
     BINDER_SET_CONTEXT_MGR_EXT,
     BINDER_SET_MAX_THREADS,
     BINDER_THREAD_EXIT,
     BINDER_TYPE_BINDER,
+    BINDER_TYPE_FD,
+    BINDER_TYPE_FDA,
     BINDER_TYPE_HANDLE,
+    BINDER_TYPE_PTR,
     BINDER_TYPE_WEAK_BINDER,
     BINDER_TYPE_WEAK_HANDLE,
     BINDER_VERSION,
@@ -127,10 +141,18 @@ pub(crate) struct TransactionData {
 const _: () = {
     assert!(size_of::<TransactionData>() == size_of::<uapi::binder_transaction_data>());
     assert!(size_of::<TransactionData>() == 64, "padding");
-    assert!(offset_of!(TransactionData, cookie) == offset_of!(uapi::binder_transaction_data, cookie));
+    assert!(
+        offset_of!(TransactionData, cookie) == offset_of!(uapi::binder_transaction_data, cookie)
+    );
     assert!(offset_of!(TransactionData, flags) == offset_of!(uapi::binder_transaction_data, flags));
-    assert!(offset_of!(TransactionData, sender_pid) == offset_of!(uapi::binder_transaction_data, sender_pid));
-    assert!(offset_of!(TransactionData, data_size) == offset_of!(uapi::binder_transaction_data, data_size));
+    assert!(
+        offset_of!(TransactionData, sender_pid)
+            == offset_of!(uapi::binder_transaction_data, sender_pid)
+    );
+    assert!(
+        offset_of!(TransactionData, data_size)
+            == offset_of!(uapi::binder_transaction_data, data_size)
+    );
     assert!(offset_of!(TransactionData, buffer) == offset_of!(uapi::binder_transaction_data, data));
 };
 
@@ -147,18 +169,75 @@ impl TransactionData {
     }
 }
 
-/// A `BR_TRANSACTION` or `BR_REPLY` as it stands in the read buffer: the code with its payload right behind it.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct TransactionReturn {
-    /// `BR_TRANSACTION` or `BR_REPLY`.
-    pub(crate) code: u32,
-    /// What comes with it.
-    pub(crate) data: TransactionData,
+/// Declares a return code with its payload right behind it, as it stands in the read buffer.
+macro_rules! return_struct {
+    ($(#[$meta:meta])* $name:ident { $( $(#[$fmeta:meta])* $field:ident : $ty:ty ),+ $(,)? }) => {
+        $(#[$meta])*
+        #[repr(C, packed)]
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name {
+            /// The return code.
+            pub(crate) code: u32,
+            $( $(#[$fmeta])* pub(crate) $field: $ty ),+
+        }
+
+        // SAFETY: A packed struct of types without padding has no padding.
+        unsafe impl AsBytes for $name {}
+    };
 }
 
-// SAFETY: A packed struct of two types without padding has no padding.
-unsafe impl AsBytes for TransactionReturn {}
+return_struct! {
+    /// `BR_TRANSACTION` or `BR_REPLY`.
+    TransactionReturn {
+        /// What comes with it.
+        data: TransactionData,
+    }
+}
+
+return_struct! {
+    /// `BR_TRANSACTION_SEC_CTX`.
+    SecureTransactionReturn {
+        /// What comes with it.
+        data: TransactionData,
+        /// User address of the sender's security context, a string.
+        security_context: u64,
+    }
+}
+
+return_struct! {
+    /// `BR_DEAD_BINDER` and its like.
+    CookieReturn {
+        /// As chosen by the reader.
+        cookie: u64,
+    }
+}
+
+return_struct! {
+    /// `BR_FROZEN_BINDER`.
+    FrozenReturn {
+        /// As chosen by the reader.
+        cookie: u64,
+        /// Frozen, or not any more.
+        is_frozen: u32,
+        /// 0.
+        reserved: u32,
+    }
+}
+
+/// What requests and clears a notification. Not aligned in the command buffer.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+pub(crate) struct HandleCookie {
+    /// Whose node.
+    pub(crate) handle: u32,
+    /// What the notification will say.
+    pub(crate) cookie: u64,
+}
+
+const _: () = assert!(size_of::<HandleCookie>() == size_of::<uapi::binder_handle_cookie>());
+
+// SAFETY: All fields are integers, so every bit pattern is a value.
+unsafe impl FromBytes for HandleCookie {}
 
 interface_struct! {
     /// A node's identity in its owner: argument of `BC_INCREFS_DONE`, `BC_ACQUIRE_DONE`, `BR_INCREFS`, ...
@@ -170,18 +249,13 @@ interface_struct! {
     }
 }
 
-/// A `BR_INCREFS`, `BR_ACQUIRE`, `BR_RELEASE` or `BR_DECREFS` as it stands in the read buffer.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-pub(crate) struct NodeReturn {
-    /// The return code.
-    pub(crate) code: u32,
-    /// The node.
-    pub(crate) node: PtrCookie,
+return_struct! {
+    /// `BR_INCREFS`, `BR_ACQUIRE`, `BR_RELEASE` or `BR_DECREFS`.
+    NodeReturn {
+        /// The node.
+        node: PtrCookie,
+    }
 }
-
-// SAFETY: A packed struct of two types without padding has no padding.
-unsafe impl AsBytes for NodeReturn {}
 
 /// A binder or handle on its way: the header's `flat_binder_object`.
 #[repr(C)]
@@ -225,6 +299,139 @@ impl FlatObject {
             binder: u64::from_ne_bytes([a, b, c, d, 0, 0, 0, 0]),
             cookie: 0,
         }
+    }
+}
+
+/// A buffer that an object in a transaction points to: the header's `binder_buffer_object`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct BufferObject {
+    /// `BINDER_TYPE_PTR`.
+    pub(crate) kind: u32,
+    /// `BINDER_BUFFER_FLAG_*`.
+    pub(crate) flags: u32,
+    /// User address of the buffer.
+    pub(crate) buffer: u64,
+    /// Its bytes.
+    pub(crate) length: u64,
+    /// Number of the object whose buffer has a pointer to this one.
+    pub(crate) parent: u64,
+    /// Where it has it.
+    pub(crate) parent_offset: u64,
+}
+
+/// File descriptors inside a buffer: the header's `binder_fd_array_object`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FdArrayObject {
+    /// `BINDER_TYPE_FDA`.
+    pub(crate) kind: u32,
+    /// Ignored.
+    pub(crate) pad: u32,
+    /// How many.
+    pub(crate) num_fds: u64,
+    /// Number of the object in whose buffer they are.
+    pub(crate) parent: u64,
+    /// Where in it.
+    pub(crate) parent_offset: u64,
+}
+
+const _: () = {
+    assert!(size_of::<BufferObject>() == size_of::<uapi::binder_buffer_object>());
+    assert!(size_of::<BufferObject>() == 40, "padding");
+    assert!(offset_of!(BufferObject, buffer) == offset_of!(uapi::binder_buffer_object, buffer));
+    assert!(
+        offset_of!(BufferObject, parent_offset)
+            == offset_of!(uapi::binder_buffer_object, parent_offset)
+    );
+    assert!(size_of::<FdArrayObject>() == size_of::<uapi::binder_fd_array_object>());
+    assert!(size_of::<FdArrayObject>() == 32, "padding");
+    assert!(
+        offset_of!(FdArrayObject, num_fds) == offset_of!(uapi::binder_fd_array_object, num_fds)
+    );
+    assert!(
+        offset_of!(FdArrayObject, parent_offset)
+            == offset_of!(uapi::binder_fd_array_object, parent_offset)
+    );
+    // A file descriptor is an object of the size and with the number at the place of a handle.
+    assert!(size_of::<FlatObject>() == size_of::<uapi::binder_fd_object>());
+    assert!(offset_of!(FlatObject, binder) == offset_of!(uapi::binder_fd_object, __bindgen_anon_1));
+};
+
+// SAFETY: All fields are integers, so every bit pattern is a value.
+unsafe impl FromBytes for BufferObject {}
+// SAFETY: All fields are integers without padding between them (asserted above).
+unsafe impl AsBytes for BufferObject {}
+// SAFETY: All fields are integers, so every bit pattern is a value.
+unsafe impl FromBytes for FdArrayObject {}
+// SAFETY: All fields are integers without padding between them (asserted above).
+unsafe impl AsBytes for FdArrayObject {}
+
+interface_struct! {
+    /// Argument of `BINDER_GET_NODE_DEBUG_INFO`.
+    NodeDebugInfo = binder_node_debug_info {
+        /// In: look for the next node beyond this one. Out: that node, or 0.
+        ptr: u64 = ptr,
+        /// Out.
+        cookie: u64 = cookie,
+        /// Out: the owner was told to hold it strongly.
+        has_strong_ref: u32 = has_strong_ref,
+        /// Out: the owner was told to hold it weakly.
+        has_weak_ref: u32 = has_weak_ref,
+    }
+}
+
+interface_struct! {
+    /// Argument of `BINDER_GET_NODE_INFO_FOR_REF`.
+    NodeInfoForRef = binder_node_info_for_ref {
+        /// In.
+        handle: u32 = handle,
+        /// Out: strong references to the node, in all processes.
+        strong_count: u32 = strong_count,
+        /// Out: weak ones.
+        weak_count: u32 = weak_count,
+        /// 0.
+        reserved1: u32 = reserved1,
+        /// 0.
+        reserved2: u32 = reserved2,
+        /// 0.
+        reserved3: u32 = reserved3,
+    }
+}
+
+interface_struct! {
+    /// Argument of `BINDER_FREEZE`.
+    FreezeInfo = binder_freeze_info {
+        /// Whom, as the caller sees it.
+        pid: u32 = pid,
+        /// Freeze, or thaw.
+        enable: u32 = enable,
+        /// How long calls may take to end.
+        timeout_ms: u32 = timeout_ms,
+    }
+}
+
+interface_struct! {
+    /// Argument of `BINDER_GET_FROZEN_INFO`.
+    FrozenStatusInfo = binder_frozen_status_info {
+        /// Whose, as the caller sees it.
+        pid: u32 = pid,
+        /// Bit 0: synchronous calls came since it was frozen. Bit 1: some have not ended.
+        sync_recv: u32 = sync_recv,
+        /// One-way calls came since it was frozen.
+        async_recv: u32 = async_recv,
+    }
+}
+
+interface_struct! {
+    /// Argument of `BINDER_GET_EXTENDED_ERROR`: what the thread's last transaction came to.
+    ExtendedError = binder_extended_error {
+        /// The transaction, as logs call it.
+        id: u32 = id,
+        /// A return code.
+        command: u32 = command,
+        /// An errno, negative, or 0.
+        param: i32 = param,
     }
 }
 

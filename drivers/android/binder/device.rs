@@ -32,6 +32,7 @@ use crate::{
         Process, //
     },
     page_range::OwnedPageRange,
+    registry,
     rmap::Mount, //
 };
 
@@ -196,7 +197,9 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
         // SAFETY: A file has credentials from the start to its end.
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(device.context.clone(), cred, pages.arc().clone())?;
-        Ok::<_, Error>(KBox::new(OpenFile { process, pages }, GFP_KERNEL)?)
+        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL)?;
+        registry::add(&opened.process)?;
+        Ok::<_, Error>(opened)
     };
     match make() {
         Ok(opened) => {
@@ -218,10 +221,7 @@ unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file)
     0
 }
 
-unsafe extern "C" fn mmap(
-    file: *mut bindings::file,
-    vma: *mut bindings::vm_area_struct,
-) -> c_int {
+unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: A file of ours, open.
     let opened = unsafe { open_file(file) };
     if !opened.process.is_current() {
@@ -229,14 +229,18 @@ unsafe extern "C" fn mmap(
     }
     // SAFETY: The kernel is just making this VMA, of this file, whose `release` drops the pages.
     let mapped = unsafe { opened.pages.map(VmaNew::from_raw(vma)) };
-    errno(mapped.map(|size| opened.process.init_buffers(size)).inspect_err(|e| {
-        helpers::user_error!(
-            opened.process.pid,
-            current!().pid(),
-            "mmap refused: {:?}",
-            e
-        );
-    }))
+    errno(
+        mapped
+            .map(|size| opened.process.init_buffers(size))
+            .inspect_err(|e| {
+                helpers::user_error!(
+                    opened.process.pid,
+                    current!().pid(),
+                    "mmap refused: {:?}",
+                    e
+                );
+            }),
+    )
 }
 
 unsafe extern "C" fn poll(
@@ -260,7 +264,11 @@ unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
     0
 }
 
-unsafe extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, argument: c_ulong) -> c_long {
+unsafe extern "C" fn ioctl(
+    file: *mut bindings::file,
+    command: c_uint,
+    argument: c_ulong,
+) -> c_long {
     // SAFETY: A file of ours, open.
     let process = unsafe { &open_file(file).process };
     // SAFETY: The flags can change at any time; this reads them once.

@@ -17,6 +17,8 @@ use kernel::{
 };
 
 use crate::{
+    death, freeze,
+    helpers::next_debug_id,
     model::{
         Handle,
         Handles,
@@ -76,7 +78,11 @@ impl Process {
 
         let entry = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let index = RBTreeNodeReservation::new(GFP_KERNEL)?;
-        let first = if self.context.is_manager_node(node) { 0 } else { 1 };
+        let first = if self.context.is_manager_node(node) {
+            0
+        } else {
+            1
+        };
         let number = handles.take_number(first)?;
         if let Err(e) = count_handle(node, true, strong, sender) {
             handles.ids.release_id(number as usize);
@@ -86,9 +92,12 @@ impl Process {
         handles.entries.insert(entry.into_node(
             number,
             Handle {
+                debug_id: next_debug_id(),
                 node: node.clone(),
                 strong: usize::from(strong),
                 weak: usize::from(!strong),
+                death: None,
+                freeze: None,
             },
         ));
         handles.by_node.insert(index.into_node(key(node), number));
@@ -127,12 +136,16 @@ impl Process {
             return Ok(());
         }
         let node = handle.node.clone();
+        let mut removed = None;
         if gone {
-            handles.entries.remove(&number);
+            removed = handles.entries.remove(&number);
             handles.by_node.remove(&key(&node));
             handles.ids.release_id(number as usize);
         }
         drop(guard);
+        if let Some(handle) = removed {
+            handle.cancel_notifications();
+        }
         uncount_handle(&node, last_strong, gone);
         Ok(())
     }
@@ -175,12 +188,22 @@ impl Process {
         drop(handles);
         drop(by_node);
         for handle in entries.values() {
+            handle.cancel_notifications();
             uncount_handle(&handle.node, handle.strong != 0, true);
         }
     }
 }
 
 impl Handle {
+    fn cancel_notifications(&self) {
+        if let Some(death) = &self.death {
+            death::cancel(death, &self.node);
+        }
+        if let Some(freeze) = &self.freeze {
+            freeze::cancel(freeze, &self.node);
+        }
+    }
+
     fn add(&mut self, strong: bool, sender: Option<&Thread>) -> Result {
         let count = if strong {
             &mut self.strong
@@ -207,11 +230,7 @@ impl Handles {
             if let Some(id) = self.ids.find_unused_id(from) {
                 return Ok(id.acquire() as u32);
             }
-            let grown = self
-                .ids
-                .grow_request()
-                .ok_or(ENOMEM)?
-                .realloc(GFP_KERNEL)?;
+            let grown = self.ids.grow_request().ok_or(ENOMEM)?.realloc(GFP_KERNEL)?;
             self.ids.grow(grown);
         }
     }

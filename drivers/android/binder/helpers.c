@@ -13,6 +13,7 @@
 #include <linux/pseudo_fs.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 
 #include "helpers.h"
@@ -52,4 +53,9 @@ bool binder_rs_ratelimit(void)
 struct shrinker *binder_rs_new_shrinker(void)
 {
 	return shrinker_alloc(SHRINKER_NUMA_AWARE, "binder-rs");
+}
+
+unsigned long binder_rs_rlimit(unsigned int which)
+{
+	return rlimit(which);
 }

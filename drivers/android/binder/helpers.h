@@ -14,6 +14,7 @@ int binder_rs_init_pseudo(struct fs_context *fc, unsigned long magic);
 void binder_rs_set_current_state(unsigned int state);
 void binder_rs_list_del_init(struct list_head *entry);
 bool binder_rs_ratelimit(void);
+unsigned long binder_rs_rlimit(unsigned int which);
 struct shrinker *binder_rs_new_shrinker(void);
 
 #endif /* _BINDER_RS_HELPERS_H */

@@ -10,6 +10,11 @@ use kernel::{
         c_ulong, //
     },
     prelude::*,
+    str::CStrExt as _,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
 };
 
 extern "C" {
@@ -18,6 +23,7 @@ extern "C" {
     fn binder_rs_ratelimit() -> bool;
     fn binder_rs_list_del_init(entry: *mut bindings::list_head);
     fn binder_rs_init_pseudo(fc: *mut bindings::fs_context, magic: c_ulong) -> c_int;
+    fn binder_rs_rlimit(which: c_uint) -> c_ulong;
     fn binder_rs_new_shrinker() -> *mut bindings::shrinker;
 }
 
@@ -71,6 +77,22 @@ pub(crate) fn new_shrinker() -> *mut bindings::shrinker {
 pub(crate) fn eproto() -> Error {
     // CAST: A small constant.
     Error::from_errno(-(bindings::EPROTO as c_int))
+}
+
+/// The current task's soft limit of the resource `which`.
+pub(crate) fn rlimit(which: u32) -> usize {
+    // SAFETY: The function has no requirements.
+    unsafe { binder_rs_rlimit(which) }
+}
+
+/// A number that nothing else has had for a long while, for logs. Never 0.
+pub(crate) fn next_debug_id() -> u32 {
+    static LAST: Atomic<u32> = Atomic::new(0);
+
+    match LAST.fetch_add(1, Relaxed).wrapping_add(1) {
+        0 => LAST.fetch_add(1, Relaxed).wrapping_add(1),
+        id => id,
+    }
 }
 
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.

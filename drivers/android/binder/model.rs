@@ -38,6 +38,7 @@
 
 use kernel::{
     cred::Credential,
+    fs::File,
     id_pool::IdPool,
     list::{
         impl_list_arc_safe,
@@ -64,6 +65,7 @@ use kernel::{
             Guard, //
         },
         Arc,
+        CondVar,
         LockedBy,
         Mutex,
         SpinLock, //
@@ -81,6 +83,11 @@ use kernel::{
 
 use crate::{
     counts::Counts,
+    defs::{
+        ExtendedError,
+        BR_OK,
+        BR_TRANSACTION_COMPLETE, //
+    },
     page_range::{
         PageRange,
         PageUse, //
@@ -130,6 +137,11 @@ pub(crate) struct Process {
     pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
     #[pin]
     pub(crate) poll: PollQueue,
+    /// Who waits until [`ProcessInner::outstanding`] is 0.
+    #[pin]
+    pub(crate) quiet: CondVar,
+    /// The opener's nice value: that of threads that work on nothing.
+    pub(crate) nice: i32,
 }
 
 /// The lock that most of a process is under.
@@ -152,6 +164,19 @@ pub(crate) struct ProcessInner {
     pub(crate) requested_threads: u32,
     /// Threads that registered after they were asked for.
     pub(crate) started_threads: u32,
+    /// Obituaries that were read and not yet acknowledged.
+    pub(crate) delivered_deaths: WorkList,
+    /// Freeze notifications that were read and not yet acknowledged.
+    pub(crate) delivered_freezes: WorkList,
+    /// The process is frozen: synchronous calls fail, one-way calls wait.
+    pub(crate) frozen: bool,
+    /// A synchronous call came since it was frozen.
+    pub(crate) sync_received: bool,
+    /// A one-way call came since it was frozen.
+    pub(crate) oneway_received: bool,
+    /// Transactions for this process that were sent and have not ended: one-way calls end when they are read, calls
+    /// when they are replied to.
+    pub(crate) outstanding: usize,
     /// The process wants to be told when it is suspected of flooding others with one-way calls.
     pub(crate) spam_detection: bool,
     /// Some thread polls.
@@ -212,6 +237,11 @@ impl Thread {
                 work: List::new(),
                 has_work: false,
                 reply_error: None,
+                extended_error: ExtendedError {
+                    id: 0,
+                    command: BR_OK,
+                    param: 0,
+                },
             },
         );
         let process = process.clone();
@@ -259,6 +289,8 @@ pub(crate) struct ThreadInner {
     pub(crate) has_work: bool,
     /// The code in [`Thread::reply_error`] while it is queued.
     pub(crate) reply_error: Option<u32>,
+    /// What the last transaction came to.
+    pub(crate) extended_error: ExtendedError,
 }
 
 /// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
@@ -296,7 +328,7 @@ impl Code {
     fn new(kind: CodeKind) -> Self {
         Self {
             kind,
-            code: Atomic::new(crate::defs::BR_TRANSACTION_COMPLETE),
+            code: Atomic::new(BR_TRANSACTION_COMPLETE),
         }
     }
 
@@ -308,6 +340,7 @@ impl Code {
 
 /// An object that others can call, or refer to.
 pub(crate) struct Node {
+    pub(crate) debug_id: u32,
     /// The owner's name for it, unique in the owner.
     pub(crate) ptr: u64,
     /// The owner's companion to that.
@@ -330,6 +363,10 @@ pub(crate) struct NodeInner {
     pub(crate) oneway_active: bool,
     /// The one-way calls behind it.
     pub(crate) oneway_work: WorkList,
+    /// Who wants to know of the owner's death, by the address of the request.
+    pub(crate) deaths: RBTree<usize, DeathRef>,
+    /// Who wants to know when the owner is frozen, by the address of the request.
+    pub(crate) freezes: RBTree<usize, FreezeRef>,
 }
 
 /// One process's names for nodes.
@@ -349,9 +386,65 @@ pub(crate) struct Handles {
 ///
 /// Not both counts are 0. The node's counts contain this handle: once, and once more as strong if `strong` is not 0.
 pub(crate) struct Handle {
+    pub(crate) debug_id: u32,
     pub(crate) node: NodeRef,
     pub(crate) strong: usize,
     pub(crate) weak: usize,
+    pub(crate) death: Option<DeathRef>,
+    pub(crate) freeze: Option<FreezeRef>,
+}
+
+/// A process's wish to hear of the death of a node's owner.
+pub(crate) struct Death {
+    /// Chosen by the process.
+    pub(crate) cookie: u64,
+    pub(crate) receiver: Arc<Process>,
+    /// Guarded by [`Process::inner`] of the receiver.
+    pub(crate) phase: LockedBy<DeathPhase, ProcessInner>,
+}
+
+/// A counted reference to a [`Death`].
+pub(crate) type DeathRef = Arc<Queued<Death>>;
+
+/// How far a [`Death`] has got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeathPhase {
+    /// The owner lives.
+    Alive,
+    /// It died; that is to be told, or told and not yet acknowledged.
+    Dead,
+    /// As `Dead`, and when that is acknowledged, that the request was cleared is to be told.
+    DeadThenClear,
+    /// That the request was cleared is to be told.
+    Clear,
+    /// Nothing is to be told any more.
+    Over,
+}
+
+/// A process's wish to hear when a node's owner is frozen and thawed.
+pub(crate) struct Freeze {
+    /// Chosen by the process.
+    pub(crate) cookie: u64,
+    pub(crate) receiver: Arc<Process>,
+    /// Guarded by [`Process::inner`] of the receiver.
+    pub(crate) state: LockedBy<FreezeState, ProcessInner>,
+}
+
+/// A counted reference to a [`Freeze`].
+pub(crate) type FreezeRef = Arc<Queued<Freeze>>;
+
+/// How far a [`Freeze`] has got.
+pub(crate) struct FreezeState {
+    /// What is to be told.
+    pub(crate) frozen: bool,
+    /// Something was told and not yet acknowledged.
+    pub(crate) sent: bool,
+    /// When it is acknowledged, there is something new to tell.
+    pub(crate) resend: bool,
+    /// The request was cleared: that is what is to be told.
+    pub(crate) cleared: bool,
+    /// The handle is gone; nothing is to be told any more.
+    pub(crate) over: bool,
 }
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
@@ -362,6 +455,8 @@ pub(crate) struct Held {
     pub(crate) pages: PageUse,
     pub(crate) data_size: usize,
     pub(crate) offsets_size: usize,
+    /// Bytes behind the offsets: buffers that objects point to, and the security context.
+    pub(crate) extra_size: usize,
     /// The node that was called.
     pub(crate) node: Option<StrongNode>,
     /// Charged to the half of the mapping that is for one-way calls.
@@ -372,6 +467,19 @@ pub(crate) struct Held {
     pub(crate) clear: bool,
     /// What the objects in it keep alive.
     pub(crate) objects: KVec<ObjectRef>,
+    /// Files that the receiver is to get descriptors for.
+    pub(crate) files: KVec<SentFile>,
+    /// Descriptors of arrays, which the driver closes for the receiver when the buffer is freed.
+    pub(crate) fds_to_close: KVec<u32>,
+}
+
+/// A file on its way.
+pub(crate) struct SentFile {
+    /// Where in the buffer the receiver's descriptor is to be written.
+    pub(crate) at: usize,
+    pub(crate) file: ARef<File>,
+    /// It is one of an array.
+    pub(crate) in_array: bool,
 }
 
 /// A reference that an object in a buffer holds in the name of the receiver.
@@ -405,17 +513,32 @@ pub(crate) struct Buffer {
 
 /// A call, one-way call or reply.
 pub(crate) struct Transaction {
+    pub(crate) debug_id: u32,
     /// Who waits for the reply; nobody for one-way calls and replies.
     pub(crate) from: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
     pub(crate) from_parent: Option<TransactionRef>,
     pub(crate) target: Arc<Process>,
     /// The node that is called, for the receiver's eyes; `None` for replies.
-    pub(crate) called: Option<(u64, u64)>,
+    pub(crate) called: Option<Called>,
+    pub(crate) sender_pid: i32,
+    /// The sender's nice value.
+    pub(crate) nice: i32,
     pub(crate) code: u32,
     pub(crate) flags: u32,
     pub(crate) sender_euid: Kuid,
     pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
+}
+
+/// What of the node that is called the receiver sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Called {
+    pub(crate) ptr: u64,
+    pub(crate) cookie: u64,
+    /// The nice value that the handling thread has at least.
+    pub(crate) min_nice: i32,
+    /// Where in the buffer the sender's security context is.
+    pub(crate) security_context: Option<usize>,
 }
 
 /// A counted reference to a transaction.
@@ -429,6 +552,10 @@ pub(crate) struct Receiver {
     pub(crate) thread: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
     pub(crate) parent: Option<TransactionRef>,
+    /// That thread's nice value before.
+    pub(crate) saved_nice: i32,
+    /// It is one of [`ProcessInner::outstanding`].
+    pub(crate) counted: bool,
 }
 
 /// Something that a read hands to user space.
@@ -450,6 +577,21 @@ pub(crate) trait Work: Send + Sync {
 
     /// Whether this is a transaction.
     fn is_transaction(&self) -> bool {
+        false
+    }
+
+    /// For something that is told and then acknowledged: the cookie it is acknowledged with.
+    fn cookie(&self) -> Option<u64> {
+        None
+    }
+
+    /// It was acknowledged; returns whether there is more to tell. Under [`Process::inner`] of the process it was told.
+    fn clear_after_acknowledgement(&self, _inner: &mut ProcessInner) -> bool {
+        false
+    }
+
+    /// Whether `newer` makes this one-way call pointless.
+    fn superseded_by(&self, _newer: &Transaction) -> bool {
         false
     }
 }

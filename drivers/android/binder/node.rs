@@ -8,7 +8,10 @@
 use kernel::{
     list::List,
     prelude::*,
-    rbtree::RBTreeNodeReservation,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
         Arc,
         LockedBy, //
@@ -25,6 +28,7 @@ use crate::{
         BR_INCREFS,
         BR_RELEASE, //
     },
+    helpers::next_debug_id,
     model::{
         Delivered,
         InnerGuard,
@@ -78,7 +82,11 @@ fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
 /// Takes `node` out of its owner's table. The caller holds a reference that outlives the lock.
 fn forget(node: &NodeRef, inner: &mut ProcessInner) {
     // The table may have another node of that name by now.
-    if inner.nodes.get(&node.ptr).is_some_and(|n| Arc::ptr_eq(n, node)) {
+    if inner
+        .nodes
+        .get(&node.ptr)
+        .is_some_and(|n| Arc::ptr_eq(n, node))
+    {
         inner.nodes.remove(&node.ptr);
     }
 }
@@ -111,12 +119,7 @@ impl Process {
     /// - `EINVAL` if there is one with another cookie.
     /// - `ESRCH` if the process is dead.
     /// - `ENOMEM`.
-    pub(crate) fn node_for(
-        self: &Arc<Self>,
-        ptr: u64,
-        cookie: u64,
-        flags: u32,
-    ) -> Result<NodeRef> {
+    pub(crate) fn node_for(self: &Arc<Self>, ptr: u64, cookie: u64, flags: u32) -> Result<NodeRef> {
         if let Some(node) = self.inner.lock().nodes.get(&ptr) {
             return if node.cookie == cookie {
                 Ok(node.clone())
@@ -125,6 +128,7 @@ impl Process {
             };
         }
         let node = Queued::new(Node {
+            debug_id: next_debug_id(),
             ptr,
             cookie,
             flags,
@@ -136,6 +140,8 @@ impl Process {
                     queued_for: None,
                     oneway_active: false,
                     oneway_work: List::new(),
+                    deaths: RBTree::new(),
+                    freezes: RBTree::new(),
                 },
             ),
         })?;
@@ -300,7 +306,9 @@ impl Process {
         }
         // Before `node`, which may be the last reference.
         drop(inner);
-        acknowledged.map_err(|_| "nothing to acknowledge").map(|_| ())
+        acknowledged
+            .map_err(|_| "nothing to acknowledge")
+            .map(|_| ())
     }
 }
 

@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Flat objects in a buffer: what is one process's node is another's handle.
+//! Objects in a buffer: what is one process's node, file or pointer is another's.
 //!
 //! An object is read from the sender once, translated, and written to the buffer; neither the sender's memory nor the
 //! buffer, which others may see, is ever looked at again. What the receiver gets to keep alive by it is remembered
-//! beside the buffer, not in it.
+//! beside the buffer, not in it, and so is what later objects need to know of it.
+//!
+//! # Pointers
+//!
+//! A `BINDER_TYPE_PTR` object names a buffer of the sender's, which is copied behind the offsets; the receiver finds its
+//! address there in the object. With a parent it also finds it in the parent's buffer, at the parent offset. Fix-ups
+//! come in ascending order, depth first: the only buffers that may still be written to are the last one that was, its
+//! parent, that one's parent, and so on, each behind the place of the last fix-up in it.
 
 use kernel::{
     prelude::*,
@@ -15,22 +22,34 @@ use kernel::{
         AsBytes,
         FromBytes, //
     },
-    uaccess::UserSliceReader, //
+    uaccess::{
+        UserPtr,
+        UserSlice,
+        UserSliceReader, //
+    },
 };
 
 use crate::{
     defs::{
+        BufferObject,
+        FdArrayObject,
         FlatObject,
+        BINDER_BUFFER_FLAG_HAS_PARENT,
         BINDER_TYPE_BINDER,
+        BINDER_TYPE_FD,
+        BINDER_TYPE_FDA,
         BINDER_TYPE_HANDLE,
+        BINDER_TYPE_PTR,
         BINDER_TYPE_WEAK_BINDER,
         BINDER_TYPE_WEAK_HANDLE, //
     },
+    fd,
     model::{
         Buffer,
         NodeRef,
         ObjectRef,
         Process,
+        SentFile,
         Thread, //
     },
     node::count_local, //
@@ -42,95 +61,401 @@ const OBJECT_ALIGN: usize = 4;
 /// Why a transaction's data could not be taken over: an error, and words for the log.
 pub(crate) type Refused = (Error, &'static str);
 
-/// Copies a transaction's data and offsets from the sender into `buffer` and translates the objects in it on the way.
-///
-/// # Errors
-///
-/// What was done by then is given back with the buffer.
-pub(crate) fn fill(
-    thread: &Arc<Thread>,
-    buffer: &mut Buffer,
-    mut data: UserSliceReader,
-    mut offsets: UserSliceReader,
-) -> Result<(), Refused> {
-    let data_size = data.len();
-    if offsets.len() % size_of::<u64>() != 0 {
-        return Err((EINVAL, "size of the offsets is not a multiple of 8"));
-    }
-    // Up to where the data is in the buffer.
-    let mut done = 0;
-    let mut entry = 0;
-    while !offsets.is_empty() {
-        let value: u64 = offsets
-            .read()
-            .map_err(|e| (e, "offsets cannot be read"))?;
-        buffer
-            .write_offsets(entry, &value.to_ne_bytes())
-            .map_err(|e| (e, "offsets cannot be written"))?;
-        entry += size_of::<u64>();
-
-        let offset = usize::try_from(value).map_err(|_| (EINVAL, "offset beyond the data"))?;
-        if offset % OBJECT_ALIGN != 0 {
-            return Err((EINVAL, "offset is not a multiple of 4"));
-        }
-        if offset
-            .checked_add(size_of::<FlatObject>())
-            .is_none_or(|end| end > data_size)
-        {
-            return Err((EINVAL, "object beyond the data"));
-        }
-        let gap = offset
-            .checked_sub(done)
-            .ok_or((EINVAL, "objects overlap or are out of order"))?;
-        buffer
-            .copy_data(done, &mut data, gap)
-            .map_err(|e| (e, "data cannot be read"))?;
-        let object: FlatObject = data.read().map_err(|e| (e, "object cannot be read"))?;
-        let translated = translate(thread, buffer, &object)?;
-        buffer
-            .write_data(offset, AsBytes::as_bytes(&translated))
-            .map_err(|e| (e, "object cannot be written"))?;
-        done = offset + size_of::<FlatObject>();
-    }
-    buffer
-        .copy_data(done, &mut data, data_size - done)
-        .map_err(|e| (e, "data cannot be read"))
+/// A transaction's data on its way from the sender into a buffer.
+pub(crate) struct Filler<'a> {
+    thread: &'a Arc<Thread>,
+    buffer: &'a mut Buffer,
+    /// The receiver takes files.
+    accepts_fds: bool,
+    /// Where in the buffer the next buffer that an object points to goes, and where there is no more room for them.
+    next_extra: usize,
+    end_extra: usize,
+    /// The buffers that came so far, by ascending object number.
+    pointers: KVec<Pointer>,
+    last_fixup: Option<Fixup>,
 }
 
-/// What the receiver sees in place of `object`.
-fn translate(
-    thread: &Arc<Thread>,
-    buffer: &mut Buffer,
-    object: &FlatObject,
-) -> Result<FlatObject, Refused> {
-    let sender = &thread.process;
-    let receiver = buffer.process.clone();
-    match object.kind {
-        BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER => {
+/// A buffer that an object pointed to.
+struct Pointer {
+    /// The object's number.
+    object: usize,
+    /// Where in the transaction's buffer it is.
+    at: usize,
+    length: usize,
+    /// Where the sender has it.
+    source: u64,
+    /// The object number of its parent, and where it was fixed up in that.
+    parent: Option<(usize, usize)>,
+}
+
+/// Up to where a buffer was fixed up.
+#[derive(Clone, Copy)]
+struct Fixup {
+    object: usize,
+    /// The next fix-up in it must not be below this.
+    from: usize,
+}
+
+fn invalid<T>(reason: &'static str) -> Result<T, Refused> {
+    Err((EINVAL, reason))
+}
+
+fn number(value: u64, reason: &'static str) -> Result<usize, Refused> {
+    usize::try_from(value).map_err(|_| (EINVAL, reason))
+}
+
+impl<'a> Filler<'a> {
+    /// Prepares to fill `buffer`, in which the buffers that objects point to are at `extra`.
+    pub(crate) fn new(
+        thread: &'a Arc<Thread>,
+        buffer: &'a mut Buffer,
+        accepts_fds: bool,
+        extra: core::ops::Range<usize>,
+    ) -> Self {
+        Self {
+            thread,
+            buffer,
+            accepts_fds,
+            next_extra: extra.start,
+            end_extra: extra.end,
+            pointers: KVec::new(),
+            last_fixup: None,
+        }
+    }
+
+    /// Copies data and offsets from the sender, and translates the objects in the data on the way.
+    ///
+    /// # Errors
+    ///
+    /// What was done by then is given back with the buffer.
+    pub(crate) fn fill(
+        &mut self,
+        mut data: UserSliceReader,
+        mut offsets: UserSliceReader,
+    ) -> Result<(), Refused> {
+        let data_size = data.len();
+        if offsets.len() % size_of::<u64>() != 0 {
+            return invalid("size of the offsets is not a multiple of 8");
+        }
+        // Up to where the data is in the buffer.
+        let mut done = 0;
+        let mut object = 0;
+        while !offsets.is_empty() {
+            let value: u64 = offsets.read().map_err(|e| (e, "offsets cannot be read"))?;
+            self.buffer
+                .write_offset(object, value)
+                .map_err(|e| (e, "offsets cannot be written"))?;
+
+            let offset = number(value, "offset beyond the data")?;
+            if offset % OBJECT_ALIGN != 0 {
+                return invalid("offset is not a multiple of 4");
+            }
+            if offset > data_size {
+                return invalid("offset beyond the data");
+            }
+            let gap = offset
+                .checked_sub(done)
+                .ok_or((EINVAL, "objects overlap or are out of order"))?;
+            self.copy_data(done, &mut data, gap)?;
+            done = offset + self.object(object, offset, &mut data)?;
+            object += 1;
+        }
+        let rest = data.len();
+        self.copy_data(done, &mut data, rest)
+    }
+
+    fn copy_data(&self, at: usize, data: &mut UserSliceReader, len: usize) -> Result<(), Refused> {
+        self.buffer
+            .copy_from_user(at, data, len)
+            .map_err(|e| (e, "data cannot be read"))
+    }
+
+    fn write<T: AsBytes>(&self, at: usize, value: &T) -> Result<(), Refused> {
+        self.buffer
+            .write(at, AsBytes::as_bytes(value))
+            .map_err(|e| (e, "buffer cannot be written"))
+    }
+
+    /// Takes over the object that comes next in `data` and returns its size.
+    fn object(
+        &mut self,
+        object: usize,
+        offset: usize,
+        data: &mut UserSliceReader,
+    ) -> Result<usize, Refused> {
+        // The kind is read before the rest tells how much there is to read. It is read again with that, and may be
+        // another by then: that one is not looked at.
+        fn whole<T: FromBytes>(data: &mut UserSliceReader) -> Result<T, Refused> {
+            if data.len() < size_of::<T>() {
+                return invalid("object beyond the data");
+            }
+            data.read().map_err(|e| (e, "object cannot be read"))
+        }
+
+        if data.len() < size_of::<u32>() {
+            return invalid("object beyond the data");
+        }
+        let kind: u32 = data
+            .clone_reader()
+            .read()
+            .map_err(|e| (e, "object cannot be read"))?;
+        match kind {
+            BINDER_TYPE_BINDER
+            | BINDER_TYPE_WEAK_BINDER
+            | BINDER_TYPE_HANDLE
+            | BINDER_TYPE_WEAK_HANDLE => {
+                let mut flat: FlatObject = whole(data)?;
+                flat.kind = kind;
+                let translated = self.reference(&flat)?;
+                self.write(offset, &translated)?;
+                Ok(size_of::<FlatObject>())
+            }
+            BINDER_TYPE_FD => {
+                let flat: FlatObject = whole(data)?;
+                // The number is at the place of a handle.
+                self.file(
+                    flat.handle(),
+                    offset + core::mem::offset_of!(FlatObject, binder),
+                    false,
+                )?;
+                let translated = FlatObject {
+                    kind,
+                    binder: 0,
+                    ..flat
+                };
+                self.write(offset, &translated)?;
+                Ok(size_of::<FlatObject>())
+            }
+            BINDER_TYPE_FDA => {
+                let array: FdArrayObject = whole(data)?;
+                self.fd_array(&array)?;
+                self.write(offset, &FdArrayObject { kind, ..array })?;
+                Ok(size_of::<FdArrayObject>())
+            }
+            BINDER_TYPE_PTR => {
+                let pointer: BufferObject = whole(data)?;
+                let translated = self.pointer(object, &BufferObject { kind, ..pointer })?;
+                self.write(offset, &translated)?;
+                Ok(size_of::<BufferObject>())
+            }
+            _ => invalid("unknown object type"),
+        }
+    }
+
+    /// What the receiver sees in place of a node or handle.
+    fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, Refused> {
+        let sender = &self.thread.process;
+        let receiver = self.buffer.process.clone();
+        let thread = self.thread.clone();
+        if matches!(object.kind, BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER) {
             let strong = object.kind == BINDER_TYPE_BINDER;
             let node = sender
                 .node_for(object.binder, object.cookie, object.flags)
                 .map_err(|e| (e, "node has another cookie"))?;
-            let result = may_transfer(sender, &receiver)
-                .and_then(|()| give_handle(buffer, &node, strong, object, Some(thread)));
+            let result = may_transfer(&thread.process, &receiver)
+                .and_then(|()| self.give_handle(&node, strong, object, Some(&thread)));
             if result.is_err() {
-                sender.forget_if_unused(&node);
+                thread.process.forget_if_unused(&node);
             }
             result
-        }
-        BINDER_TYPE_HANDLE | BINDER_TYPE_WEAK_HANDLE => {
+        } else {
             let strong = object.kind == BINDER_TYPE_HANDLE;
             let node = sender
                 .node_of_handle(object.handle(), strong)
                 .map_err(|e| (e, "no such handle"))?;
             may_transfer(sender, &receiver)?;
             if Arc::ptr_eq(&node.owner, &receiver) {
-                give_node(buffer, node, strong, object)
+                self.give_node(node, strong, object)
             } else {
-                give_handle(buffer, &node, strong, object, None)
+                self.give_handle(&node, strong, object, None)
             }
         }
-        _ => Err((EINVAL, "unknown object type")),
+    }
+
+    /// The receiver gets a handle for somebody else's node.
+    fn give_handle(
+        &mut self,
+        node: &NodeRef,
+        strong: bool,
+        object: &FlatObject,
+        sender: Option<&Thread>,
+    ) -> Result<FlatObject, Refused> {
+        let handle = self
+            .buffer
+            .process
+            .insert_handle(node, strong, sender)
+            .map_err(|e| (e, "receiver can have no handle for a node"))?;
+        self.buffer
+            .add_object(ObjectRef::Handle { handle, strong })
+            .map_err(|e| (e, "out of memory"))?;
+        let kind = if strong {
+            BINDER_TYPE_HANDLE
+        } else {
+            BINDER_TYPE_WEAK_HANDLE
+        };
+        Ok(FlatObject::with_handle(kind, object.flags, handle))
+    }
+
+    /// The receiver gets its own node back.
+    fn give_node(
+        &mut self,
+        node: NodeRef,
+        strong: bool,
+        object: &FlatObject,
+    ) -> Result<FlatObject, Refused> {
+        count_local(&node, strong).map_err(|e| (e, "weak reference to a node its owner forgot"))?;
+        let translated = FlatObject {
+            kind: if strong {
+                BINDER_TYPE_BINDER
+            } else {
+                BINDER_TYPE_WEAK_BINDER
+            },
+            flags: object.flags,
+            binder: node.ptr,
+            cookie: node.cookie,
+        };
+        self.buffer
+            .add_object(ObjectRef::Node { node, strong })
+            .map_err(|e| (e, "out of memory"))?;
+        Ok(translated)
+    }
+
+    /// The receiver is to find a descriptor for the sender's file `number` at `at` in the buffer.
+    fn file(&mut self, number: u32, at: usize, in_array: bool) -> Result<(), Refused> {
+        if !self.accepts_fds {
+            return Err((EPERM, "receiver takes no file descriptors"));
+        }
+        let file = fd::get(number).map_err(|e| (e, "no such file descriptor"))?;
+        let (sender, receiver) = (&self.thread.process, &self.buffer.process);
+        security::binder_transfer_file(&sender.cred, &receiver.cred, &file)
+            .map_err(|_| (EPERM, "security module objects to a file"))?;
+        self.buffer
+            .add_file(SentFile { at, file, in_array })
+            .map_err(|e| (e, "out of memory"))
+    }
+
+    fn find(&self, object: usize) -> Option<&Pointer> {
+        let index = self
+            .pointers
+            .binary_search_by_key(&object, |pointer| pointer.object)
+            .ok()?;
+        self.pointers.get(index)
+    }
+
+    /// Whether the buffer of `parent` may be changed at `offset`: see the head of this file.
+    fn may_fix_up(&self, parent: usize, offset: usize) -> bool {
+        let mut last = self.last_fixup;
+        while let Some(fixup) = last {
+            if fixup.object == parent {
+                return offset >= fixup.from;
+            }
+            last = self
+                .find(fixup.object)
+                .and_then(|pointer| pointer.parent)
+                .map(|(object, at)| Fixup {
+                    object,
+                    from: at.saturating_add(size_of::<u64>()),
+                });
+        }
+        false
+    }
+
+    /// The buffer of object number `parent`, of which `len` bytes at `offset` are to be changed: where those are in the
+    /// transaction's buffer, and where the sender has them.
+    fn place_in_parent(
+        &self,
+        parent: usize,
+        offset: usize,
+        len: usize,
+    ) -> Result<(usize, u64), Refused> {
+        let Some(pointer) = self.find(parent) else {
+            return invalid("parent is no buffer that came before");
+        };
+        if !self.may_fix_up(parent, offset) {
+            return invalid("fix-ups are out of order");
+        }
+        if offset
+            .checked_add(len)
+            .is_none_or(|end| end > pointer.length)
+        {
+            return invalid("fix-up beyond its parent");
+        }
+        Ok((
+            pointer.at + offset,
+            pointer.source.wrapping_add(offset as u64),
+        ))
+    }
+
+    /// Copies the buffer that an object points to.
+    fn pointer(&mut self, object: usize, from: &BufferObject) -> Result<BufferObject, Refused> {
+        let length = number(from.length, "buffer too large")?;
+        let at = self.next_extra;
+        let room = self.end_extra.saturating_sub(at);
+        if length > room {
+            return invalid("buffer too large");
+        }
+        // CAST: An address in user space; the driver runs on 64-bit kernels only.
+        let mut reader = UserSlice::new(UserPtr::from_addr(from.buffer as usize), length).reader();
+        self.buffer
+            .copy_from_user(at, &mut reader, length)
+            .map_err(|e| (e, "buffer cannot be read"))?;
+        // The whole is a multiple of 8, so that what is rounded up fits if what is not does.
+        self.next_extra = at + length.next_multiple_of(8).min(room);
+
+        let address = self.buffer.address() + at;
+        let mut parent = None;
+        if from.flags & BINDER_BUFFER_FLAG_HAS_PARENT != 0 {
+            let owner = number(from.parent, "parent is no buffer that came before")?;
+            let offset = number(from.parent_offset, "fix-up beyond its parent")?;
+            let (place, _) = self.place_in_parent(owner, offset, size_of::<u64>())?;
+            self.write(place, &(address as u64))?;
+            parent = Some((owner, offset));
+        }
+        self.pointers
+            .push(
+                Pointer {
+                    object,
+                    at,
+                    length,
+                    source: from.buffer,
+                    parent,
+                },
+                GFP_KERNEL,
+            )
+            .map_err(|_| (ENOMEM, "out of memory"))?;
+        self.last_fixup = Some(Fixup { object, from: 0 });
+        Ok(BufferObject {
+            buffer: address as u64,
+            ..*from
+        })
+    }
+
+    /// Takes over the files whose descriptors stand in a buffer that came before.
+    fn fd_array(&mut self, array: &FdArrayObject) -> Result<(), Refused> {
+        let parent = number(array.parent, "parent is no buffer that came before")?;
+        let offset = number(array.parent_offset, "fix-up beyond its parent")?;
+        let bytes = number(array.num_fds, "too many file descriptors")?
+            .checked_mul(size_of::<u32>())
+            .ok_or((EINVAL, "too many file descriptors"))?;
+        let (place, source) = self.place_in_parent(parent, offset, bytes)?;
+        if place % size_of::<u32>() != 0 || source % 4 != 0 {
+            return invalid("file descriptors are not aligned");
+        }
+        // CAST: An address in user space; the driver runs on 64-bit kernels only.
+        let mut reader = UserSlice::new(UserPtr::from_addr(source as usize), bytes).reader();
+        let mut at = place;
+        while !reader.is_empty() {
+            let number: u32 = reader
+                .read()
+                .map_err(|e| (e, "file descriptors cannot be read"))?;
+            self.file(number, at, true)?;
+            at += size_of::<u32>();
+        }
+        self.last_fixup = Some(Fixup {
+            object: parent,
+            from: offset.saturating_add(bytes),
+        });
+        Ok(())
     }
 }
 
@@ -138,56 +463,3 @@ fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), Refused> {
     security::binder_transfer_binder(&sender.cred, &receiver.cred)
         .map_err(|_| (EPERM, "security module objects to a node or handle"))
 }
-
-/// The receiver gets a handle for somebody else's node.
-fn give_handle(
-    buffer: &mut Buffer,
-    node: &NodeRef,
-    strong: bool,
-    object: &FlatObject,
-    sender: Option<&Arc<Thread>>,
-) -> Result<FlatObject, Refused> {
-    let handle = buffer
-        .process
-        .insert_handle(node, strong, sender.map(|thread| &**thread))
-        .map_err(|e| (e, "receiver can have no handle for a node"))?;
-    buffer
-        .add_object(ObjectRef::Handle { handle, strong })
-        .map_err(|e| (e, "out of memory"))?;
-    let kind = if strong {
-        BINDER_TYPE_HANDLE
-    } else {
-        BINDER_TYPE_WEAK_HANDLE
-    };
-    Ok(FlatObject::with_handle(kind, object.flags, handle))
-}
-
-/// The receiver gets its own node back.
-fn give_node(
-    buffer: &mut Buffer,
-    node: NodeRef,
-    strong: bool,
-    object: &FlatObject,
-) -> Result<FlatObject, Refused> {
-    count_local(&node, strong).map_err(|e| (e, "weak reference to a node its owner forgot"))?;
-    let translated = FlatObject {
-        kind: if strong {
-            BINDER_TYPE_BINDER
-        } else {
-            BINDER_TYPE_WEAK_BINDER
-        },
-        flags: object.flags,
-        binder: node.ptr,
-        cookie: node.cookie,
-    };
-    buffer
-        .add_object(ObjectRef::Node { node, strong })
-        .map_err(|e| (e, "out of memory"))?;
-    Ok(translated)
-}
-
-// The objects that are read are of a type whose every bit pattern is a value.
-const _: fn() = || {
-    fn is_from_bytes<T: FromBytes>() {}
-    is_from_bytes::<FlatObject>();
-};

@@ -6,8 +6,7 @@
 use kernel::{
     cred::Credential,
     list::List,
-    new_mutex,
-    new_spinlock,
+    new_condvar, new_mutex, new_spinlock,
     prelude::*,
     rbtree::{
         RBTree,
@@ -25,6 +24,7 @@ use kernel::{
 };
 
 use crate::{
+    death,
     defs::*,
     helpers::user_error,
     model::{
@@ -36,8 +36,10 @@ use crate::{
         LOOPER_POLL,
         LOOPER_WAITING, //
     },
+    nice,
     page_range::PageRange,
     range_alloc::RangeAllocator,
+    registry,
     wait::PollQueue, //
 };
 
@@ -69,6 +71,12 @@ impl Process {
                         max_threads: 0,
                         requested_threads: 0,
                         started_threads: 0,
+                        delivered_deaths: List::new(),
+                        delivered_freezes: List::new(),
+                        frozen: false,
+                        sync_received: false,
+                        oneway_received: false,
+                        outstanding: 0,
                         spam_detection: false,
                         polled: false,
                     },
@@ -76,6 +84,8 @@ impl Process {
                 ),
                 buffers <- new_spinlock!(RangeAllocator::new(0), "Process::buffers"),
                 poll <- PollQueue::new(c"Process::poll", kernel::static_lock_class!()),
+                quiet <- new_condvar!("Process::quiet"),
+                nice: nice::current(),
             }),
             GFP_KERNEL,
         )
@@ -179,10 +189,153 @@ impl Process {
                     // CAST: A small constant.
                     protocol_version: BINDER_CURRENT_PROTOCOL_VERSION as i32,
                 };
-                user(size_of::<Version>()).writer().write(&version).map_err(invalid)
+                user(size_of::<Version>())
+                    .writer()
+                    .write(&version)
+                    .map_err(invalid)
+            }
+            BINDER_GET_EXTENDED_ERROR => {
+                let mut inner = self.inner.lock();
+                let error = core::mem::take(&mut thread.state(&mut inner).extended_error);
+                thread.state(&mut inner).extended_error.command = BR_OK;
+                drop(inner);
+                user(size_of::<ExtendedError>()).writer().write(&error)
+            }
+            BINDER_GET_NODE_DEBUG_INFO => {
+                let asked: NodeDebugInfo = user(size_of::<NodeDebugInfo>()).reader().read()?;
+                let answer = self.node_debug_info(asked.ptr);
+                user(size_of::<NodeDebugInfo>()).writer().write(&answer)
+            }
+            BINDER_GET_NODE_INFO_FOR_REF => {
+                let asked: NodeInfoForRef = user(size_of::<NodeInfoForRef>()).reader().read()?;
+                let answer = self.node_info_for_ref(&asked)?;
+                user(size_of::<NodeInfoForRef>()).writer().write(&answer)
+            }
+            BINDER_FREEZE => {
+                let info: FreezeInfo = user(size_of::<FreezeInfo>()).reader().read()?;
+                self.freeze_others(&info)
+            }
+            BINDER_GET_FROZEN_INFO => {
+                let mut info: FrozenStatusInfo =
+                    user(size_of::<FrozenStatusInfo>()).reader().read()?;
+                self.frozen_info_of(&mut info)?;
+                user(size_of::<FrozenStatusInfo>()).writer().write(&info)
             }
             _ => Err(EINVAL),
         }
+    }
+
+    /// `BINDER_GET_NODE_DEBUG_INFO`: about the first node beyond `ptr`; zeroes if there is none.
+    fn node_debug_info(&self, ptr: u64) -> NodeDebugInfo {
+        let mut info = NodeDebugInfo::default();
+        let Some(from) = ptr.checked_add(1) else {
+            return info;
+        };
+        let mut inner = self.inner.lock();
+        let node = inner
+            .nodes
+            .cursor_lower_bound(&from)
+            .map(|cursor| cursor.current().1.clone());
+        if let Some(node) = &node {
+            let (strong, weak) = node.state(&mut inner).counts.told();
+            info = NodeDebugInfo {
+                ptr: node.ptr,
+                cookie: node.cookie,
+                has_strong_ref: u32::from(strong),
+                has_weak_ref: u32::from(weak),
+            };
+        }
+        drop(inner);
+        info
+    }
+
+    /// `BINDER_GET_NODE_INFO_FOR_REF`.
+    ///
+    /// # Errors
+    ///
+    /// - `EPERM` for others than the context manager.
+    /// - `EINVAL` if there is no such handle, or a field is set that should not be.
+    fn node_info_for_ref(self: &Arc<Self>, asked: &NodeInfoForRef) -> Result<NodeInfoForRef> {
+        if [
+            asked.strong_count,
+            asked.weak_count,
+            asked.reserved1,
+            asked.reserved2,
+            asked.reserved3,
+        ] != [0; 5]
+        {
+            return Err(EINVAL);
+        }
+        let manager = self.context.manager_node_ref().ok_or(EPERM)?;
+        if !Arc::ptr_eq(&manager.owner, self) {
+            return Err(EPERM);
+        }
+        let node = self.node_of_handle(asked.handle, true)?;
+        let mut inner = node.owner.inner.lock();
+        let (strong, weak) = node.state(&mut inner).counts.totals();
+        drop(inner);
+        Ok(NodeInfoForRef {
+            handle: asked.handle,
+            strong_count: strong.try_into().unwrap_or(u32::MAX),
+            weak_count: weak.try_into().unwrap_or(u32::MAX),
+            ..*asked
+        })
+    }
+
+    /// Calls `f` for every process, of any device, that the caller knows as `pid`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is none, and what `f` returns.
+    fn for_each_known_as(&self, pid: u32, mut f: impl FnMut(&Arc<Process>) -> Result) -> Result {
+        // CAST: A pid that is none is not found.
+        let pid = pid as i32;
+        let mut found = false;
+        let mut result = Ok(());
+        registry::for_each(|process| {
+            let current = current!();
+            if result.is_ok() && process.task.tgid_nr_ns(current.active_pid_ns()) == pid {
+                found = true;
+                result = f(process);
+            }
+        });
+        if found {
+            result
+        } else {
+            Err(EINVAL)
+        }
+    }
+
+    /// `BINDER_FREEZE`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Process::freeze`]; `EINVAL` if there is no such process.
+    fn freeze_others(&self, info: &FreezeInfo) -> Result {
+        self.for_each_known_as(info.pid, |process| {
+            if info.enable != 0 {
+                process.freeze(info.timeout_ms)
+            } else {
+                process.thaw();
+                Ok(())
+            }
+        })
+    }
+
+    /// `BINDER_GET_FROZEN_INFO`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such process.
+    fn frozen_info_of(&self, info: &mut FrozenStatusInfo) -> Result {
+        info.sync_recv = 0;
+        info.async_recv = 0;
+        self.for_each_known_as(info.pid, |process| {
+            let (sync, oneway) = process.frozen_info();
+            info.sync_recv |= sync;
+            info.async_recv |= oneway;
+            Ok(())
+        })
     }
 
     /// The current thread polls: whether it can read something. It is woken through [`Process::poll`] from now on.
@@ -233,13 +386,20 @@ impl Process {
         self.release_nodes();
 
         loop {
-            let work = self.inner.lock().work.pop_front();
+            let mut inner = self.inner.lock();
+            let work = inner
+                .work
+                .pop_front()
+                .or_else(|| inner.delivered_deaths.pop_front())
+                .or_else(|| inner.delivered_freezes.pop_front());
+            drop(inner);
             let Some(work) = work else { break };
             work.into_arc().cancel();
         }
 
         self.release_buffers();
         self.close_handles();
+        registry::remove(self);
     }
 
     /// Nobody answers for the nodes any more.
@@ -252,7 +412,13 @@ impl Process {
             let state = node.state(&mut inner);
             state.counts.forget_owner();
             let mut oneway_work = core::mem::replace(&mut state.oneway_work, List::new());
+            let deaths = core::mem::take(&mut state.deaths);
+            let freezes = core::mem::take(&mut state.freezes);
             drop(inner);
+            drop(freezes);
+            for request in deaths.values() {
+                death::announce(request);
+            }
             while let Some(work) = oneway_work.pop_front() {
                 work.into_arc().cancel();
             }

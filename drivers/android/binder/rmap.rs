@@ -123,9 +123,8 @@ impl AddressSpace {
     /// Makes an address space that nothing is mapped from.
     pub(crate) fn new(mount: &Mount) -> Result<Self> {
         // SAFETY: By the type invariant the mount is valid, so its super block is.
-        let inode = from_err_ptr(unsafe {
-            bindings::alloc_anon_inode((*mount.mount.as_ptr()).mnt_sb)
-        })?;
+        let inode =
+            from_err_ptr(unsafe { bindings::alloc_anon_inode((*mount.mount.as_ptr()).mnt_sb) })?;
         // INVARIANT: `alloc_anon_inode` returned a reference, which is now ours.
         Ok(Self {
             inode: NonNull::new(inode).ok_or(ENOMEM)?,
@@ -313,7 +312,10 @@ pub(crate) fn with_inserter<B: Backing>(
         if !ours || vma_pgoff(vma).wrapping_add(here) != pgoff {
             return false;
         }
-        match vma.as_mixedmap_vma().map(|vma| vma.vm_insert_page(address, page)) {
+        match vma
+            .as_mixedmap_vma()
+            .map(|vma| vma.vm_insert_page(address, page))
+        {
             Some(Ok(())) => true,
             Some(Err(e)) => e == EBUSY,
             None => false,

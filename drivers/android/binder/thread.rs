@@ -39,7 +39,11 @@ use crate::{
         LOOPER_REGISTERED,
         LOOPER_WAITING, //
     },
-    transaction, //
+    nice,
+    transaction::{
+        self,
+        Message, //
+    },
 };
 
 /// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
@@ -70,6 +74,14 @@ impl Work for Code {
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}
+}
+
+/// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or their kind with buffers.
+fn message(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Message> {
+    Ok(Message {
+        data: reader.read()?,
+        extra_size: if with_buffers { reader.read()? } else { 0 },
+    })
 }
 
 impl Thread {
@@ -114,8 +126,10 @@ impl Thread {
     fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
         let command: u32 = reader.read()?;
         match command {
-            BC_TRANSACTION => transaction::call(self, &reader.read()?),
-            BC_REPLY => transaction::reply(self, &reader.read()?),
+            BC_TRANSACTION => transaction::call(self, &message(reader, false)?),
+            BC_REPLY => transaction::reply(self, &message(reader, false)?),
+            BC_TRANSACTION_SG => transaction::call(self, &message(reader, true)?),
+            BC_REPLY_SG => transaction::reply(self, &message(reader, true)?),
             BC_FREE_BUFFER => self.free_buffer(reader.read()?),
             BC_INCREFS => self.change_handle(reader.read()?, true, false),
             BC_ACQUIRE => self.change_handle(reader.read()?, true, true),
@@ -129,6 +143,35 @@ impl Thread {
                 let mut inner = self.process.inner.lock();
                 self.state(&mut inner).looper |= LOOPER_EXITED;
             }
+            BC_REQUEST_DEATH_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                match self.process.request_death(handle, cookie) {
+                    Ok(result) => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
+                    Err(_) => {
+                        let mut inner = self.process.inner.lock();
+                        self.push_return_error(&mut inner, BR_ERROR);
+                    }
+                }
+            }
+            BC_CLEAR_DEATH_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                let result = self.clear_death(handle, cookie);
+                self.refused("BC_CLEAR_DEATH_NOTIFICATION", cookie, result);
+            }
+            BC_DEAD_BINDER_DONE => {
+                let cookie: u64 = reader.read()?;
+                let result = self.acknowledge_death(cookie);
+                self.refused("BC_DEAD_BINDER_DONE", cookie, result);
+            }
+            BC_REQUEST_FREEZE_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                self.process.request_freeze(handle, cookie)?;
+            }
+            BC_CLEAR_FREEZE_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                self.process.clear_freeze(handle, cookie)?;
+            }
+            BC_FREEZE_NOTIFICATION_DONE => self.process.acknowledge_freeze(reader.read()?)?,
             _ => {
                 user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
                 return Err(EINVAL);
@@ -137,10 +180,28 @@ impl Thread {
         Ok(())
     }
 
+    /// Logs why a command about a notification was not carried out, if it was not.
+    fn refused(&self, command: &str, cookie: u64, result: Result<(), &'static str>) {
+        if let Err(reason) = result {
+            user_error!(
+                self.process.pid,
+                self.id,
+                "{} with cookie {:#x} refused: {}",
+                command,
+                cookie,
+                reason
+            );
+        }
+    }
+
     fn free_buffer(&self, address: u64) {
         // CAST: The driver runs on 64-bit kernels only.
         match self.process.take_buffer(address as usize) {
-            Ok(buffer) => drop(buffer),
+            Ok(mut buffer) => {
+                if self.process.is_current() {
+                    buffer.close_descriptors();
+                }
+            }
             Err(_) => user_error!(
                 self.process.pid,
                 self.id,
@@ -218,9 +279,17 @@ impl Thread {
         }
         drop(inner);
         if entered {
-            user_error!(self.process.pid, self.id, "BC_REGISTER_LOOPER after BC_ENTER_LOOPER");
+            user_error!(
+                self.process.pid,
+                self.id,
+                "BC_REGISTER_LOOPER after BC_ENTER_LOOPER"
+            );
         } else if asked.is_none() {
-            user_error!(self.process.pid, self.id, "BC_REGISTER_LOOPER without request");
+            user_error!(
+                self.process.pid,
+                self.id,
+                "BC_REGISTER_LOOPER without request"
+            );
         }
     }
 
@@ -234,7 +303,11 @@ impl Thread {
         }
         drop(inner);
         if registered {
-            user_error!(self.process.pid, self.id, "BC_ENTER_LOOPER after BC_REGISTER_LOOPER");
+            user_error!(
+                self.process.pid,
+                self.id,
+                "BC_ENTER_LOOPER after BC_REGISTER_LOOPER"
+            );
         }
     }
 
@@ -314,6 +387,7 @@ impl Thread {
                     break;
                 }
                 if takes_any {
+                    nice::set(self.process.nice);
                     if let Ok(idle) = ListArc::try_from_arc(self.clone()) {
                         inner.idle.push_front(idle);
                     }

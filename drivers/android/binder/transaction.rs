@@ -9,8 +9,12 @@
 
 use kernel::{
     prelude::*,
-    security,
+    security::{
+        self,
+        SecurityCtx, //
+    },
     sync::{
+        atomic::Relaxed,
         Arc,
         LockedBy, //
     },
@@ -26,25 +30,39 @@ use crate::{
         Wanted, //
     },
     defs::{
+        ExtendedError,
+        SecureTransactionReturn,
         TransactionData,
         TransactionReturn,
         BR_DEAD_REPLY,
         BR_FAILED_REPLY,
+        BR_FROZEN_REPLY,
+        BR_OK,
         BR_ONEWAY_SPAM_SUSPECT,
         BR_REPLY,
         BR_TRANSACTION,
         BR_TRANSACTION_COMPLETE,
+        BR_TRANSACTION_PENDING_FROZEN,
+        BR_TRANSACTION_SEC_CTX,
+        FLAT_BINDER_FLAG_ACCEPTS_FDS,
+        FLAT_BINDER_FLAG_PRIORITY_MASK,
+        FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
+        TF_ACCEPT_FDS,
         TF_CLEAR_BUF,
-        TF_ONE_WAY, //
+        TF_ONE_WAY,
+        TF_UPDATE_TXN, //
     },
     helpers::{
         eproto,
+        next_debug_id,
         user_error, //
     },
     model::{
         Buffer,
+        Called,
         Delivered,
         InnerGuard,
+        NodeRef,
         Process,
         ProcessInner,
         Queued,
@@ -56,8 +74,11 @@ use crate::{
         TransactionRef,
         Work, //
     },
-    object,
-    work::remove_from, //
+    nice, object,
+    work::{
+        remove_from,
+        take_if, //
+    },
 };
 
 /// Why a transaction did not get on its way.
@@ -84,9 +105,36 @@ fn dead(reason: &'static str) -> Failure {
     }
 }
 
+fn frozen() -> Failure {
+    Failure {
+        code: BR_FROZEN_REPLY,
+        error: EAGAIN,
+        reason: "receiver is frozen",
+    }
+}
+
 impl Transaction {
-    fn is_oneway(&self) -> bool {
-        self.flags & TF_ONE_WAY != 0
+    /// Whether `self` waits for a reply.
+    fn is_call(&self) -> bool {
+        self.from.is_some()
+    }
+
+    /// Whether this went to `process`.
+    pub(crate) fn target_is(&self, process: &Arc<Process>) -> bool {
+        Arc::ptr_eq(&self.target, process)
+    }
+
+    /// The transaction was put on its way: its target has one more that has yet to end.
+    fn count(&self, inner: &mut ProcessInner) {
+        self.receiver(inner).counted = true;
+        inner.outstanding += 1;
+    }
+
+    /// It has ended, if it ever was on its way.
+    fn uncount(&self, inner: &mut ProcessInner) {
+        if core::mem::take(&mut self.receiver(inner).counted) {
+            self.target.transaction_ended(inner);
+        }
     }
 
     fn receiver<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut Receiver {
@@ -107,37 +155,116 @@ impl Drop for Transaction {
     }
 }
 
+/// What a thread sends.
+#[derive(Clone, Copy)]
+pub(crate) struct Message {
+    pub(crate) data: TransactionData,
+    /// Bytes of the buffers that objects in it point to.
+    pub(crate) extra_size: u64,
+}
+
 /// What is sent where.
 struct Outgoing<'a> {
+    debug_id: u32,
     thread: &'a Arc<Thread>,
-    data: &'a TransactionData,
+    message: &'a Message,
     target: Arc<Process>,
+    accepts_fds: bool,
+}
+
+/// A filled buffer.
+struct Filled {
+    buffer: Buffer,
+    /// The sender is suspected of flooding the receiver.
+    suspect: bool,
+    /// Where in the buffer the sender's security context is.
+    security_context: Option<usize>,
 }
 
 impl Outgoing<'_> {
     /// Reserves a buffer in the target and fills it.
-    fn fill(&self, node: Option<StrongNode>, oneway: bool) -> Result<(Buffer, bool), Failure> {
-        let data = self.data;
-        let too_large = |_| failed(EINVAL, "size too large");
+    fn fill(&self, node: Option<StrongNode>, oneway: bool) -> Result<Filled, Failure> {
+        let data = &self.message.data;
+        let size =
+            |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
+        let context = match &node {
+            Some(node) if node.0.flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
+                let id = self.thread.process.cred.get_secid();
+                let context =
+                    SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
+                Some(context)
+            }
+            _ => None,
+        };
+        let extra_size = size(self.message.extra_size)?;
+        if extra_size % 8 != 0 {
+            return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
+        }
+        let context_size = context.as_ref().map_or(0, |context| context.len());
         let wanted = Wanted {
-            data_size: usize::try_from(data.data_size).map_err(too_large)?,
-            offsets_size: usize::try_from(data.offsets_size).map_err(too_large)?,
+            data_size: size(data.data_size)?,
+            offsets_size: size(data.offsets_size)?,
+            extra_size: extra_size
+                .checked_add(context_size)
+                .ok_or(failed(EINVAL, "size too large"))?,
             oneway,
             clear: data.flags & TF_CLEAR_BUF != 0,
             pid: self.thread.process.pid,
         };
-        let (mut buffer, suspect) = self.target.reserve(&wanted, node).map_err(|e| match e {
+        let (mut buffer, suspect) = self
+            .target
+            .reserve(&wanted, node)
+            .map_err(|e| self.no_buffer(&wanted, e))?;
+
+        let bad = |e| failed(e, "buffer cannot be written");
+        let extra_at = buffer.extra_at().map_err(bad)?;
+        let extra_end = extra_at + extra_size;
+        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
+        let slice = |address: u64, size| {
+            UserSlice::new(UserPtr::from_addr(address as usize), size).reader()
+        };
+        object::Filler::new(
+            self.thread,
+            &mut buffer,
+            self.accepts_fds,
+            extra_at..extra_end,
+        )
+        .fill(
+            slice(data.buffer, wanted.data_size),
+            slice(data.offsets, wanted.offsets_size),
+        )
+        .map_err(|(error, reason)| failed(error, reason))?;
+        if let Some(context) = &context {
+            buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
+        }
+        Ok(Filled {
+            buffer,
+            suspect,
+            security_context: context.map(|_| extra_end),
+        })
+    }
+
+    /// Says why there is no buffer.
+    #[cold]
+    fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> Failure {
+        let size = wanted
+            .data_size
+            .saturating_add(wanted.offsets_size)
+            .saturating_add(wanted.extra_size);
+        let (pid, tid) = (self.thread.process.pid, self.thread.id);
+        let (target, mapped) = (self.target.pid, self.target.pages.mapped_size());
+        match why {
             NoBuffer::NotMapped => dead("receiver has no mapping"),
             NoBuffer::BadSize => failed(EINVAL, "size too large"),
             NoBuffer::NoMemory => failed(ENOMEM, "out of memory"),
             NoBuffer::Full { largest_hole, free } => {
                 user_error!(
-                    self.thread.process.pid,
-                    self.thread.id,
+                    pid,
+                    tid,
                     "no space for {} bytes in {}'s mapping of {}: {} free, largest hole {}",
-                    wanted.data_size.saturating_add(wanted.offsets_size),
-                    self.target.pid,
-                    self.target.pages.mapped_size(),
+                    size,
+                    target,
+                    mapped,
                     free,
                     largest_hole
                 );
@@ -145,53 +272,47 @@ impl Outgoing<'_> {
             }
             NoBuffer::OnewayFull { free } => {
                 user_error!(
-                    self.thread.process.pid,
-                    self.thread.id,
-                    "no space for {} one-way bytes in {}'s mapping of {}: {} free",
-                    wanted.data_size.saturating_add(wanted.offsets_size),
-                    self.target.pid,
-                    self.target.pages.mapped_size(),
+                    pid,
+                    tid,
+                    "no space for {} one-way bytes in {}'s mapping of {}: {} free for those",
+                    size,
+                    target,
+                    mapped,
                     free
                 );
                 failed(ENOSPC, "receiver's one-way space is full")
             }
-        })?;
-        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
-        let slice = |address: u64, size| {
-            UserSlice::new(UserPtr::from_addr(address as usize), size).reader()
-        };
-        object::fill(
-            self.thread,
-            &mut buffer,
-            slice(data.buffer, wanted.data_size),
-            slice(data.offsets, wanted.offsets_size),
-        )
-        .map_err(|(error, reason)| failed(error, reason))?;
-        Ok((buffer, suspect))
+        }
     }
 
     /// Makes the transaction of a filled buffer.
     fn transaction(
         &self,
         buffer: Buffer,
-        called: Option<(u64, u64)>,
+        called: Option<Called>,
         from: Option<Arc<Thread>>,
         from_parent: Option<TransactionRef>,
     ) -> Result<TransactionRef, Failure> {
+        let process = &self.thread.process;
         Queued::new(Transaction {
+            debug_id: self.debug_id,
             from,
             from_parent,
             target: self.target.clone(),
             called,
-            code: self.data.code,
-            flags: self.data.flags,
-            sender_euid: self.thread.process.task.euid(),
+            sender_pid: process.pid,
+            nice: nice::current(),
+            code: self.message.data.code,
+            flags: self.message.data.flags,
+            sender_euid: process.task.euid(),
             receiver: LockedBy::new(
                 &self.target.inner,
                 Receiver {
                     buffer: Some(buffer),
                     thread: None,
                     parent: None,
+                    saved_nice: 0,
+                    counted: false,
                 },
             ),
         })
@@ -199,39 +320,73 @@ impl Outgoing<'_> {
     }
 }
 
+/// What the receiver will see of `node`.
+fn called(node: &NodeRef, security_context: Option<usize>) -> Called {
+    Called {
+        ptr: node.ptr,
+        cookie: node.cookie,
+        // CAST: Eight bits.
+        min_nice: (node.flags & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32,
+        security_context,
+    }
+}
+
+/// Remembers what a thread's transaction came to.
+fn set_extended_error(
+    thread: &Thread,
+    inner: &mut ProcessInner,
+    id: u32,
+    failure: Option<&Failure>,
+) {
+    thread.state(inner).extended_error = ExtendedError {
+        id,
+        command: failure.map_or(BR_OK, |failure| failure.code),
+        param: failure.map_or(0, |failure| failure.error.to_errno()),
+    };
+}
+
 /// `BC_TRANSACTION`. What goes wrong, the thread reads as a return code.
-pub(crate) fn call(thread: &Arc<Thread>, data: &TransactionData) {
-    if let Err(failure) = try_call(thread, data) {
-        report(thread, data, &failure, "call");
+pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
+    let id = next_debug_id();
+    if let Err(failure) = try_call(thread, message, id) {
+        report(thread, message, &failure, "call");
         let mut inner = thread.process.inner.lock();
+        set_extended_error(thread, &mut inner, id, Some(&failure));
         thread.push_return_error(&mut inner, failure.code);
     }
 }
 
 /// `BC_REPLY`. What goes wrong, the caller reads, or, where there is none, the thread itself.
-pub(crate) fn reply(thread: &Arc<Thread>, data: &TransactionData) {
-    let (failure, call) = match try_reply(thread, data) {
+pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
+    let id = next_debug_id();
+    let (failure, call) = match try_reply(thread, message, id) {
         Ok(()) => return,
         Err(error) => error,
     };
-    report(thread, data, &failure, "reply");
+    report(thread, message, &failure, "reply");
     let code = match call {
         Some(call) => {
+            if let Some(caller) = &call.from {
+                let mut inner = caller.process.inner.lock();
+                set_extended_error(caller, &mut inner, id, Some(&failure));
+            }
             fail_call(call, failure.code);
             BR_TRANSACTION_COMPLETE
         }
         None => failure.code,
     };
     let mut inner = thread.process.inner.lock();
+    set_extended_error(thread, &mut inner, id, Some(&failure));
     thread.push_return_error(&mut inner, code);
 }
 
 #[cold]
-fn report(thread: &Thread, data: &TransactionData, failure: &Failure, what: &str) {
+fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
+    let data = &message.data;
     user_error!(
         thread.process.pid,
         thread.id,
-        "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}",
+        "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
         what,
         data.handle(),
         failure.reason,
@@ -239,12 +394,14 @@ fn report(thread: &Thread, data: &TransactionData, failure: &Failure, what: &str
         data.code,
         data.flags,
         data.data_size,
-        data.offsets_size
+        data.offsets_size,
+        message.extra_size
     );
 }
 
-fn try_call(thread: &Arc<Thread>, data: &TransactionData) -> Result<(), Failure> {
+fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<(), Failure> {
     let process = &thread.process;
+    let data = &message.data;
     let node = if data.handle() == 0 {
         let node = process
             .context
@@ -271,9 +428,11 @@ fn try_call(thread: &Arc<Thread>, data: &TransactionData) -> Result<(), Failure>
         .map_err(|_| failed(EPERM, "security module objects"))?;
 
     let outgoing = Outgoing {
+        debug_id,
         thread,
-        data,
+        message,
         target,
+        accepts_fds: node.0.flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
     };
     if data.flags & TF_ONE_WAY != 0 {
         call_oneway(&outgoing, node)
@@ -284,17 +443,12 @@ fn try_call(thread: &Arc<Thread>, data: &TransactionData) -> Result<(), Failure>
 
 fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure> {
     let thread = outgoing.thread;
-    let called = node.0.clone();
-    let (buffer, suspect) = outgoing.fill(Some(node), true)?;
-    let transaction =
-        outgoing.transaction(buffer, Some((called.ptr, called.cookie)), None, None)?;
-    let code = if suspect && thread.process.inner.lock().spam_detection {
-        BR_ONEWAY_SPAM_SUSPECT
-    } else {
-        BR_TRANSACTION_COMPLETE
-    };
+    let node_ref = node.0.clone();
+    let filled = outgoing.fill(Some(node), true)?;
+    let called = called(&node_ref, filled.security_context);
+    let transaction = outgoing.transaction(filled.buffer, Some(called), None, None)?;
     let complete = thread
-        .complete_work(code)
+        .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
 
@@ -304,18 +458,31 @@ fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure>
         drop(inner);
         return Err(dead("receiver is dead"));
     }
-    if let Some(buffer) = &mut transaction.receiver(&mut inner).buffer {
-        buffer.submitted();
-    }
-    let state = called.state(&mut inner);
+    let is_frozen = inner.frozen;
+    inner.oneway_received |= is_frozen;
+    let state = node_ref.state(&mut inner);
+    let mut superseded = None;
     if core::mem::replace(&mut state.oneway_active, true) {
+        if is_frozen && transaction.flags & TF_UPDATE_TXN != 0 {
+            superseded = take_if(&mut state.oneway_work, |old| {
+                old.superseded_by(&transaction)
+            });
+        }
         state.oneway_work.push_back(work);
     } else {
+        transaction.count(&mut inner);
         target.push_to_idle(&mut inner, work, false);
     }
     drop(inner);
+    drop(superseded);
 
     let mut inner = thread.process.inner.lock();
+    if is_frozen {
+        complete.code.store(BR_TRANSACTION_PENDING_FROZEN, Relaxed);
+    } else if filled.suspect && inner.spam_detection {
+        complete.code.store(BR_ONEWAY_SPAM_SUSPECT, Relaxed);
+    }
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     thread.push_own(&mut inner, complete);
     Ok(())
 }
@@ -365,10 +532,15 @@ fn call_and_wait(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failur
     let thread = outgoing.thread;
     let target = &outgoing.target;
     let (parent, waiting) = place_call(thread, target)?;
-    let called = Some((node.0.ptr, node.0.cookie));
-    let (buffer, _) = outgoing.fill(Some(node), false)?;
-    let transaction =
-        outgoing.transaction(buffer, called, Some(thread.clone()), parent.clone())?;
+    let node_ref = node.0.clone();
+    let filled = outgoing.fill(Some(node), false)?;
+    let called = called(&node_ref, filled.security_context);
+    let transaction = outgoing.transaction(
+        filled.buffer,
+        Some(called),
+        Some(thread.clone()),
+        parent.clone(),
+    )?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -378,14 +550,18 @@ fn call_and_wait(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failur
     // First this side: the reply may come at once. That the call was taken will be read together with the reply.
     let mut inner = thread.process.inner.lock();
     thread.push_deferred(&mut inner, complete);
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     let below = thread.state(&mut inner).stack.replace(transaction.clone());
     drop(inner);
     // That was `parent`.
     drop(below);
 
     let mut inner = target.inner.lock();
+    let is_frozen = inner.frozen;
+    inner.sync_received |= is_frozen;
     let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.state(&mut inner).dead);
-    if !gone {
+    if !gone && !is_frozen {
+        transaction.count(&mut inner);
         match waiting {
             Some(waiting) => waiting.push(&mut inner, work, true),
             None => target.push_to_idle(&mut inner, work, true),
@@ -401,7 +577,11 @@ fn call_and_wait(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failur
     drop(inner);
     drop(removed);
     drop(popped);
-    Err(dead("receiver is dead"))
+    Err(if is_frozen {
+        frozen()
+    } else {
+        dead("receiver is dead")
+    })
 }
 
 /// Takes the call that `thread` works on off its stack.
@@ -420,28 +600,34 @@ fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
         drop(inner);
         return Err(failed(eproto(), "reply to a call of its own"));
     }
+    call.uncount(&mut inner);
     let receiver = call.receiver(&mut inner);
     let handler = receiver.thread.take();
     let parent = receiver.parent.take();
+    let saved_nice = receiver.saved_nice;
     let popped = core::mem::replace(&mut thread.state(&mut inner).stack, parent);
     drop(inner);
     drop((handler, popped));
+    nice::set(saved_nice);
     Ok(call)
 }
 
 /// On failure, the call that has yet to be told comes back.
 fn try_reply(
     thread: &Arc<Thread>,
-    data: &TransactionData,
+    message: &Message,
+    debug_id: u32,
 ) -> Result<(), (Failure, Option<TransactionRef>)> {
     let call = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from.clone().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
     let outgoing = Outgoing {
+        debug_id,
         thread,
-        data,
+        message,
         target: caller.process.clone(),
+        accepts_fds: call.flags & TF_ACCEPT_FDS != 0,
     };
     match reply_to(&outgoing, &call, &caller) {
         Ok(()) => Ok(()),
@@ -458,14 +644,22 @@ fn reply_to(
     let target = &outgoing.target;
     let is_top = |inner: &mut ProcessInner| {
         let state = caller.state(inner);
-        state.stack.as_ref().is_some_and(|top| Arc::ptr_eq(top, call))
+        state
+            .stack
+            .as_ref()
+            .is_some_and(|top| Arc::ptr_eq(top, call))
     };
     if !is_top(&mut target.inner.lock()) {
-        return Err((failed(eproto(), "caller does not wait for this reply"), false));
+        return Err((
+            failed(eproto(), "caller does not wait for this reply"),
+            false,
+        ));
     }
     let tell = |failure| (failure, true);
-    let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
-    let transaction = outgoing.transaction(buffer, None, None, None).map_err(tell)?;
+    let filled = outgoing.fill(None, false).map_err(tell)?;
+    let transaction = outgoing
+        .transaction(filled.buffer, None, None, None)
+        .map_err(tell)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| tell(failed(e, "out of memory")))?;
@@ -482,11 +676,13 @@ fn reply_to(
         &mut caller.state(&mut inner).stack,
         call.from_parent.clone(),
     );
+    transaction.count(&mut inner);
     caller.push(&mut inner, work, true);
     drop(inner);
     drop(popped);
 
     let mut inner = thread.process.inner.lock();
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     thread.push_own(&mut inner, complete);
     Ok(())
 }
@@ -499,10 +695,12 @@ pub(crate) fn fail_call(call: TransactionRef, code: u32) {
             let mut inner = from.process.inner.lock();
             if !from.state(&mut inner).dead {
                 let state = from.state(&mut inner);
-                let waits = state.stack.as_ref().is_some_and(|top| Arc::ptr_eq(top, &call));
-                let popped = waits.then(|| {
-                    core::mem::replace(&mut state.stack, call.from_parent.clone())
-                });
+                let waits = state
+                    .stack
+                    .as_ref()
+                    .is_some_and(|top| Arc::ptr_eq(top, &call));
+                let popped =
+                    waits.then(|| core::mem::replace(&mut state.stack, call.from_parent.clone()));
                 from.push_reply_error(&mut inner, code);
                 drop(inner);
                 drop(popped);
@@ -514,16 +712,10 @@ pub(crate) fn fail_call(call: TransactionRef, code: u32) {
 }
 
 impl Transaction {
-    /// Whether this went to `process`.
-    pub(crate) fn target_is(&self, process: &Arc<Process>) -> bool {
-        Arc::ptr_eq(&self.target, process)
-    }
-
     /// What the receiver reads.
-    fn describe(&self, buffer: &Buffer) -> Result<TransactionReturn> {
-        let (data, offsets) = buffer.addresses()?;
+    fn describe(&self, buffer: &Buffer) -> Result<TransactionData> {
         let (data_size, offsets_size) = buffer.sizes()?;
-        let (ptr, cookie) = self.called.unwrap_or((0, 0));
+        let (target, cookie) = self.called.map_or((0, 0), |node| (node.ptr, node.cookie));
         let sender_pid = match &self.from {
             Some(from) if !from.exited() => {
                 let current = current!();
@@ -531,30 +723,52 @@ impl Transaction {
             }
             _ => 0,
         };
-        Ok(TransactionReturn {
-            code: if self.called.is_some() {
-                BR_TRANSACTION
-            } else {
-                BR_REPLY
-            },
-            data: TransactionData {
-                target: ptr,
-                cookie,
-                code: self.code,
-                flags: self.flags,
-                sender_pid,
-                sender_euid: self.sender_euid.into_uid_in_current_ns(),
-                data_size: data_size as u64,
-                offsets_size: offsets_size as u64,
-                buffer: data as u64,
-                offsets: offsets as u64,
-            },
+        Ok(TransactionData {
+            target,
+            cookie,
+            code: self.code,
+            flags: self.flags,
+            sender_pid,
+            sender_euid: self.sender_euid.into_uid_in_current_ns(),
+            data_size: data_size as u64,
+            offsets_size: offsets_size as u64,
+            buffer: buffer.address() as u64,
+            offsets: (buffer.address() + buffer.offsets_at()?) as u64,
         })
     }
 
-    /// Whether `self` waits for a reply.
-    fn is_call(&self) -> bool {
-        self.from.is_some()
+    fn write_out(&self, buffer: &Buffer, out: &mut ReadBuffer) -> Result {
+        let data = self.describe(buffer)?;
+        match self.called {
+            Some(Called {
+                security_context: Some(at),
+                ..
+            }) => out.put(&SecureTransactionReturn {
+                code: BR_TRANSACTION_SEC_CTX,
+                data,
+                security_context: (buffer.address() + at) as u64,
+            }),
+            Some(_) => out.put(&TransactionReturn {
+                code: BR_TRANSACTION,
+                data,
+            }),
+            None => out.put(&TransactionReturn {
+                code: BR_REPLY,
+                data,
+            }),
+        }
+    }
+
+    /// How nice the thread that handles this, and whose own value is `own`, should be.
+    fn handler_nice(&self, min_nice: i32, own: i32) -> i32 {
+        let oneway = self.flags & TF_ONE_WAY != 0;
+        if self.nice < min_nice && !oneway {
+            self.nice
+        } else if !oneway || own > min_nice {
+            min_nice
+        } else {
+            own
+        }
     }
 }
 
@@ -565,43 +779,60 @@ impl Work for Transaction {
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer,
     ) -> Result<Delivered> {
-        let Some(buffer) = self.receiver(&mut inner).buffer.take() else {
+        let receiver = self.receiver(&mut inner);
+        let Some(mut buffer) = receiver.buffer.take() else {
             return Ok(Delivered::More);
         };
+        buffer.submitted();
         if self.is_call() {
             let below = thread.state(&mut inner).stack.replace(self.clone());
             let receiver = self.receiver(&mut inner);
             receiver.thread = Some(thread.clone());
             receiver.parent = below;
+            receiver.saved_nice = nice::current();
+        } else {
+            self.uncount(&mut inner);
         }
         drop(inner);
 
+        if let Some(called) = &self.called {
+            nice::set(self.handler_nice(called.min_nice, nice::current()));
+        }
+        let descriptors = match buffer.reserve_descriptors() {
+            Ok(descriptors) => descriptors,
+            Err(e) => {
+                self.report_undelivered(thread, e, "no file descriptors");
+                drop(buffer);
+                if self.is_call() {
+                    self.fail_delivered(thread);
+                } else if self.called.is_none() {
+                    out.put(&BR_FAILED_REPLY)?;
+                }
+                return Ok(Delivered::More);
+            }
+        };
         buffer.map_if_needed();
-        let written = self.describe(&buffer).and_then(|what| out.put(&what));
-        if let Err(e) = written {
-            user_error!(
-                thread.process.pid,
-                thread.id,
-                "transaction cannot be written to the read buffer: {:?}",
-                e
-            );
+        if let Err(e) = self.write_out(&buffer, out) {
+            self.report_undelivered(thread, e, "read buffer cannot be written");
             drop(buffer);
             if self.is_call() {
-                if let Ok(call) = pop_handled(thread) {
-                    fail_call(call, BR_FAILED_REPLY);
-                }
+                self.fail_delivered(thread);
             }
             return Err(e);
         }
+        descriptors.install();
         buffer.deliver();
         Ok(Delivered::Last)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {
-        let buffer = self
-            .receiver(&mut self.target.inner.lock())
-            .buffer
-            .take();
+        let mut inner = self.target.inner.lock();
+        self.uncount(&mut inner);
+        let mut buffer = self.receiver(&mut inner).buffer.take();
+        drop(inner);
+        if let Some(buffer) = &mut buffer {
+            buffer.submitted();
+        }
         drop(buffer);
         if self.is_call() {
             fail_call(self, BR_DEAD_REPLY);
@@ -610,6 +841,37 @@ impl Work for Transaction {
 
     fn is_transaction(&self) -> bool {
         true
+    }
+
+    fn superseded_by(&self, newer: &Transaction) -> bool {
+        self.flags & TF_UPDATE_TXN != 0
+            && self.flags == newer.flags
+            && self.code == newer.code
+            && self.sender_pid == newer.sender_pid
+            && self.called.map(|node| (node.ptr, node.cookie))
+                == newer.called.map(|node| (node.ptr, node.cookie))
+    }
+}
+
+impl Transaction {
+    /// Takes the call, which `thread` has just got and cannot read, back from it, and lets the caller know.
+    #[cold]
+    fn fail_delivered(&self, thread: &Arc<Thread>) {
+        if let Ok(call) = pop_handled(thread) {
+            fail_call(call, BR_FAILED_REPLY);
+        }
+    }
+
+    #[cold]
+    fn report_undelivered(&self, thread: &Thread, error: Error, reason: &str) {
+        user_error!(
+            thread.process.pid,
+            thread.id,
+            "transaction {} is not delivered: {} ({:?})",
+            self.debug_id,
+            reason,
+            error
+        );
     }
 }
 
@@ -628,6 +890,7 @@ pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
                 .as_ref()
                 .is_some_and(|handler| Arc::ptr_eq(handler, thread));
         let (handler, parent) = if handled {
+            transaction.uncount(&mut inner);
             let receiver = transaction.receiver(&mut inner);
             (receiver.thread.take(), receiver.parent.take())
         } else {

@@ -21,7 +21,9 @@ use crate::model::{
     Work,
     WorkArc,
     WorkList,
-    LOOPER_POLL, //
+    LOOPER_ENTERED,
+    LOOPER_POLL,
+    LOOPER_REGISTERED, //
 };
 
 impl Thread {
@@ -58,6 +60,17 @@ impl Thread {
         let state = self.state(inner);
         state.work.push_back(work);
         state.has_work = true;
+    }
+
+    /// Queues work for this thread, which is the current one, if it is a looper, and for any thread if not.
+    pub(crate) fn push_own_or_any(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
+        let state = self.state(inner);
+        if state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0 {
+            state.work.push_back(work);
+            state.has_work = true;
+        } else {
+            self.process.push_again(inner, work);
+        }
     }
 
     /// Makes a failed call known to this thread, which waits for it.
@@ -109,7 +122,9 @@ impl Thread {
 
     /// Whether a read has something to return.
     pub(crate) fn is_ready(&self, inner: &mut ProcessInner, takes_any: bool) -> bool {
-        self.state(inner).has_work || self.need_return.load(Relaxed) || (takes_any && !inner.work.is_empty())
+        self.state(inner).has_work
+            || self.need_return.load(Relaxed)
+            || (takes_any && !inner.work.is_empty())
     }
 
     /// Takes this thread, which is the current one, off the list of idle ones if it is there.
@@ -174,6 +189,26 @@ pub(crate) fn remove_from<T>(
     while let Some(next) = cursor.peek_next() {
         let address: *const Queued<dyn Work> = &*next.arc();
         if core::ptr::addr_eq(address, Arc::as_ptr(item)) {
+            return Some(next.remove());
+        }
+        cursor.move_next();
+    }
+    None
+}
+
+/// Takes the first item that is acknowledged with `cookie` off `list`. Takes time in proportion to the list.
+pub(crate) fn take_cookie(list: &mut WorkList, cookie: u64) -> Option<WorkArc<dyn Work>> {
+    take_if(list, |work| work.cookie() == Some(cookie))
+}
+
+/// Takes the first item that `wanted` says yes to off `list`. Takes time in proportion to the list.
+pub(crate) fn take_if(
+    list: &mut WorkList,
+    wanted: impl Fn(&dyn Work) -> bool,
+) -> Option<WorkArc<dyn Work>> {
+    let mut cursor = list.cursor_front();
+    while let Some(next) = cursor.peek_next() {
+        if wanted(&**next.arc()) {
             return Some(next.remove());
         }
         cursor.move_next();

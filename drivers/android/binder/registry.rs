@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! All processes, of all devices: for whoever names one by its pid, and for the logs.
+//!
+//! The lock is innermost for whoever registers, and nothing is taken while it is held.
+
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode, //
+    },
+    sync::Arc, //
+};
+
+use crate::model::Process;
+
+kernel::sync::global_lock! {
+    // SAFETY: `init` is called when the module is loaded, before there is a device that could be opened.
+    unsafe(uninit) static PROCESSES: Mutex<Option<RBTree<usize, Arc<Process>>>> = None;
+}
+
+/// Readies the table.
+///
+/// # Safety
+///
+/// To be called once, before anything else here.
+pub(crate) unsafe fn init() {
+    // SAFETY: By the caller's promise.
+    unsafe { PROCESSES.init() };
+}
+
+fn key(process: &Arc<Process>) -> usize {
+    Arc::as_ptr(process).addr()
+}
+
+/// Adds a process, until [`remove`].
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn add(process: &Arc<Process>) -> Result {
+    let entry = RBTreeNode::new(key(process), process.clone(), GFP_KERNEL)?;
+    PROCESSES
+        .lock()
+        .get_or_insert_with(RBTree::new)
+        .insert(entry);
+    Ok(())
+}
+
+/// Removes a process.
+pub(crate) fn remove(process: &Arc<Process>) {
+    let removed = PROCESSES
+        .lock()
+        .as_mut()
+        .and_then(|processes| processes.remove_node(&key(process)));
+    drop(removed);
+}
+
+/// Calls `f` for every process, with no lock held. One that comes or goes meanwhile may be left out.
+pub(crate) fn for_each(mut f: impl FnMut(&Arc<Process>)) {
+    let mut from = 0;
+    loop {
+        let processes = PROCESSES.lock();
+        let Some(cursor) = processes
+            .as_ref()
+            .and_then(|processes| processes.cursor_lower_bound(&from))
+        else {
+            break;
+        };
+        let (&key, process) = cursor.current();
+        let process = process.clone();
+        drop(processes);
+        f(&process);
+        from = key.saturating_add(1);
+    }
+}
