@@ -105,9 +105,16 @@ impl Devices {
         let mount = KBox::new(unsafe { Mount::new() }?, GFP_KERNEL)?;
         let mut devices = KVec::new();
         for name in helpers::devices().to_bytes().split(|&byte| byte == b',') {
-            if !name.is_empty() {
-                devices.push(Device::register(name, &mount)?, GFP_KERNEL)?;
+            if name.is_empty() {
+                continue;
             }
+            // The kernel would refuse this too, with a stack trace.
+            let twice = |device: &Pin<KBox<Device>>| device.context.name.to_bytes() == name;
+            if devices.iter().any(twice) {
+                pr_err!("'devices' names a device twice\n");
+                return Err(EEXIST);
+            }
+            devices.push(Device::register(name, &mount)?, GFP_KERNEL)?;
         }
         Ok(Self {
             devices,

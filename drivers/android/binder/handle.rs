@@ -108,10 +108,14 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such handle, or as in [`count_handle`].
+    /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
+    /// [`count_handle`].
     pub(crate) fn add_to_handle(&self, number: u32, strong: bool) -> Result {
         let mut handles = self.handles.lock();
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+        if strong && handle.strong == 0 {
+            return Err(EINVAL);
+        }
         handle.add(strong, None)
     }
 

@@ -364,20 +364,22 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
         Err(error) => error,
     };
     report(thread, message, &failure, "reply");
-    let code = match call {
-        Some(call) => {
-            if let Some(caller) = &call.from {
-                let mut inner = caller.process.inner.lock();
-                set_extended_error(caller, &mut inner, id, Some(&failure));
-            }
-            fail_call(call, failure.code);
-            BR_TRANSACTION_COMPLETE
-        }
-        None => failure.code,
-    };
     let mut inner = thread.process.inner.lock();
     set_extended_error(thread, &mut inner, id, Some(&failure));
+    // First this: the thread may itself be the one who waits, further down.
+    let code = match call {
+        Some(_) => BR_TRANSACTION_COMPLETE,
+        None => failure.code,
+    };
     thread.push_return_error(&mut inner, code);
+    drop(inner);
+    if let Some(call) = call {
+        if let Some(caller) = &call.from {
+            let mut inner = caller.process.inner.lock();
+            set_extended_error(caller, &mut inner, id, Some(&failure));
+        }
+        fail_call(call, failure.code);
+    }
 }
 
 #[cold]
