@@ -5,7 +5,10 @@
 //! The modules below stand in the order in which they may use one another: each knows those above it only. What the
 //! objects are and in which order their locks are taken is written in `model`.
 
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::Arc, //
+};
 
 // Ground: the interface, what C and the kernel's crates lack, small machines.
 mod defs;
@@ -81,8 +84,9 @@ impl kernel::Module for Binder {
         unsafe { registry::init() };
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
-        // SAFETY: As above; the shrinker is dropped after the devices.
-        let devices = unsafe { device::Devices::new(module) }?;
+        // SAFETY: As above: there is no other.
+        let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
+        let devices = device::Devices::new(module, &mount)?;
         pr_info!("{} devices\n", devices.count());
         Ok(Self {
             _devices: devices,

@@ -2,7 +2,6 @@
 
 //! Device nodes and what the kernel calls when somebody uses one.
 
-use core::ptr;
 use kernel::{
     bindings,
     cred::Credential,
@@ -43,39 +42,107 @@ struct OpenFile {
     pages: OwnedPageRange,
 }
 
-/// The operations of every device. Filled in before the first device is registered.
-struct Fops(Opaque<bindings::file_operations>);
+/// What a device node leads to, whichever kind of node it is.
+pub(crate) struct Endpoint {
+    context: Arc<Context>,
+    mount: Arc<Mount>,
+}
 
-// SAFETY: Written once, before anybody else sees it.
-unsafe impl Sync for Fops {}
+impl Endpoint {
+    /// A device called `name`, with a context of its own.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(name: &CStr, mount: &Arc<Mount>) -> Result<Self> {
+        Ok(Self {
+            context: Context::new(CString::try_from(name)?)?,
+            mount: mount.clone(),
+        })
+    }
 
-static FOPS: Fops = Fops(Opaque::zeroed());
+    /// Makes `file` a process of this device, and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; the file is as it was.
+    ///
+    /// # Safety
+    ///
+    /// To be called from `file_operations.open` of `file`, whose operations are [`operations`]. If it succeeds, so
+    /// must `open`.
+    pub(crate) unsafe fn open(&self, file: *mut bindings::file) -> Result<i32> {
+        let pages = OwnedPageRange::new(&self.mount)?;
+        // SAFETY: A file has credentials from the start to its end.
+        let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
+        let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
+        let pid = process.pid;
+        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL)?;
+        registry::add(&opened.process)?;
+        // SAFETY: The file is being opened, and the pages live until its `release`.
+        unsafe {
+            opened.pages.attach(file);
+            (*file).private_data = KBox::into_raw(opened).cast();
+        }
+        Ok(pid)
+    }
+}
+
+/// Ends the process that `file` is, and returns its id.
+///
+/// # Safety
+///
+/// To be called from `file_operations.release` of a file that [`Endpoint::open`] has made a process.
+pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
+    // SAFETY: `open` put a `KBox` there; this is the last that is heard of the file.
+    let opened = unsafe { KBox::from_raw((*file).private_data.cast::<OpenFile>()) };
+    opened.process.release();
+    opened.process.pid
+}
+
+/// The kernel's way of calling `open` or `release`.
+pub(crate) type FileCallback =
+    unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int;
+
+/// The operations of a device. `open` must call [`Endpoint::open`], and `release` must call [`close`].
+pub(crate) fn operations(
+    module: &'static ThisModule,
+    open: FileCallback,
+    release: FileCallback,
+) -> bindings::file_operations {
+    bindings::file_operations {
+        owner: module.as_ptr(),
+        open: Some(open),
+        release: Some(release),
+        mmap: Some(mmap),
+        poll: Some(poll),
+        flush: Some(flush),
+        unlocked_ioctl: Some(ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        ..pin_init::zeroed()
+    }
+}
 
 /// One misc device.
 ///
 /// # Invariants
 ///
-/// `misc` is registered, and `context` stays as long as it is.
+/// `misc` is registered if `registered` is set.
 #[pin_data(PinnedDrop)]
 struct Device {
     #[pin]
     misc: Opaque<bindings::miscdevice>,
-    context: Arc<Context>,
-    mount: *const Mount,
+    fops: bindings::file_operations,
+    endpoint: Endpoint,
     registered: bool,
 }
 
-/// All devices of the module, with what they need. Dropping it unregisters them; the kernel sees to it that no file is
-/// open then.
-pub(crate) struct Devices {
-    // Unregistered before the mount goes.
-    devices: KVec<Pin<KBox<Device>>>,
-    _mount: KBox<Mount>,
-}
+/// The devices under `/dev`. Dropping it unregisters them; the kernel sees to it that no file is open then.
+pub(crate) struct Devices(KVec<Pin<KBox<Device>>>);
 
 // SAFETY: The raw pointers inside lead to what is owned, and are used by the kernel's callbacks only.
 unsafe impl Send for Devices {}
-// SAFETY: `&Devices` allows nothing.
+// SAFETY: `&Devices` allows nothing but counting them.
 unsafe impl Sync for Devices {}
 
 impl Devices {
@@ -84,75 +151,63 @@ impl Devices {
     /// # Errors
     ///
     /// `EEXIST` if a name is taken, `EINVAL` for one that cannot be a file's name, `ENOMEM`.
-    ///
-    /// # Safety
-    ///
-    /// Only one `Devices` may exist at a time, and the shrinker must be registered as long as it does.
-    pub(crate) unsafe fn new(module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: No device is registered yet, so nobody looks at the table.
-        unsafe {
-            let fops = FOPS.0.get();
-            (*fops).owner = module.as_ptr();
-            (*fops).open = Some(open);
-            (*fops).release = Some(release);
-            (*fops).mmap = Some(mmap);
-            (*fops).poll = Some(poll);
-            (*fops).flush = Some(flush);
-            (*fops).unlocked_ioctl = Some(ioctl);
-            (*fops).compat_ioctl = bindings::compat_ptr_ioctl;
-        }
-        // SAFETY: By the caller's promise there is no other.
-        let mount = KBox::new(unsafe { Mount::new() }?, GFP_KERNEL)?;
+    pub(crate) fn new(module: &'static ThisModule, mount: &Arc<Mount>) -> Result<Self> {
         let mut devices = KVec::new();
-        for name in helpers::devices().to_bytes().split(|&byte| byte == b',') {
-            if name.is_empty() {
-                continue;
-            }
+        for name in names() {
             // The kernel would refuse this too, with a stack trace.
-            let twice = |device: &Pin<KBox<Device>>| device.context.name.to_bytes() == name;
+            let twice = |device: &Pin<KBox<Device>>| device.endpoint.context.name.to_bytes() == name;
             if devices.iter().any(twice) {
                 pr_err!("'devices' names a device twice\n");
                 return Err(EEXIST);
             }
-            devices.push(Device::register(name, &mount)?, GFP_KERNEL)?;
+            devices.push(Device::register(name, module, mount)?, GFP_KERNEL)?;
         }
-        Ok(Self {
-            devices,
-            _mount: mount,
-        })
+        Ok(Self(devices))
     }
 
-    /// The names, for a line in the log.
+    /// How many there are, for a line in the log.
     pub(crate) fn count(&self) -> usize {
-        self.devices.len()
+        self.0.len()
     }
 }
 
+/// The names in `devices=`.
+pub(crate) fn names() -> impl Iterator<Item = &'static [u8]> {
+    helpers::devices()
+        .to_bytes()
+        .split(|&byte| byte == b',')
+        .filter(|name| !name.is_empty())
+}
+
 impl Device {
-    fn register(name: &[u8], mount: &Mount) -> Result<Pin<KBox<Self>>> {
+    fn register(
+        name: &[u8],
+        module: &'static ThisModule,
+        mount: &Arc<Mount>,
+    ) -> Result<Pin<KBox<Self>>> {
         let text = core::str::from_utf8(name).map_err(|_| EINVAL)?;
         if text.contains('/') || text == "." || text == ".." {
             pr_err!("'{}' cannot be the name of a device\n", text);
             return Err(EINVAL);
         }
-        let context = Context::new(CString::try_from_fmt(fmt!("{}", text))?)?;
+        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, mount)?;
         let mut device = KBox::pin_init(
             try_pin_init!(Self {
                 misc: Opaque::zeroed(),
-                context,
-                mount: ptr::from_ref(mount),
+                fops: operations(module, open, release),
+                endpoint,
                 registered: false,
             }? Error),
             GFP_KERNEL,
         )?;
         let misc = device.misc.get();
         // SAFETY: The device is not registered yet, so nobody else looks at it. The name belongs to the context, which
-        // stays as long as the device does.
+        // stays as long as the device does; so do the operations.
         unsafe {
             // CAST: A small constant.
             (*misc).minor = bindings::MISC_DYNAMIC_MINOR as c_int;
-            (*misc).name = device.context.name.as_char_ptr();
-            (*misc).fops = FOPS.0.get();
+            (*misc).name = device.endpoint.context.name.as_char_ptr();
+            (*misc).fops = &device.fops;
         }
         // SAFETY: The device is filled in, and pinned until it is unregistered.
         to_result(unsafe { bindings::misc_register(misc) }).inspect_err(|e| {
@@ -174,21 +229,6 @@ impl PinnedDrop for Device {
     }
 }
 
-/// # Safety
-///
-/// `file` must be a file of ours between `open` and `release`.
-unsafe fn open_file<'a>(file: *mut bindings::file) -> &'a OpenFile {
-    // SAFETY: `open` put it there, and only `release` takes it away.
-    unsafe { &*(*file).private_data.cast::<OpenFile>() }
-}
-
-fn errno(result: Result) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(e) => e.to_errno(),
-    }
-}
-
 unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The misc core leaves a pointer to the registered device in the file, whose `Device` is around it.
     let device = unsafe {
@@ -198,34 +238,30 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
             misc
         )
     };
-    let make = || {
-        // SAFETY: The mount outlives all devices, and those outlive their files.
-        let pages = OwnedPageRange::new(unsafe { &*device.mount })?;
-        // SAFETY: A file has credentials from the start to its end.
-        let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
-        let process = Process::new(device.context.clone(), cred, pages.arc().clone())?;
-        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL)?;
-        registry::add(&opened.process)?;
-        Ok::<_, Error>(opened)
-    };
-    match make() {
-        Ok(opened) => {
-            // SAFETY: The file is being opened, and the pages live until its `release`.
-            unsafe {
-                opened.pages.attach(file);
-                (*file).private_data = KBox::into_raw(opened).cast();
-            }
-            0
-        }
-        Err(e) => e.to_errno(),
-    }
+    // SAFETY: Called for `open`, and that is all it does.
+    errno(unsafe { device.endpoint.open(file) }.map(|_| ()))
 }
 
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: `open` put a `KBox` there; this is the last that is heard of the file.
-    let opened = unsafe { KBox::from_raw((*file).private_data.cast::<OpenFile>()) };
-    opened.process.release();
+    // SAFETY: Called for `release`; the file was opened by the function above.
+    unsafe { close(file) };
     0
+}
+
+/// # Safety
+///
+/// `file` must be a file of ours between `open` and `release`.
+unsafe fn open_file<'a>(file: *mut bindings::file) -> &'a OpenFile {
+    // SAFETY: `open` put it there, and only `release` takes it away.
+    unsafe { &*(*file).private_data.cast::<OpenFile>() }
+}
+
+/// What the kernel wants a callback to return.
+pub(crate) fn errno(result: Result) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
 }
 
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
