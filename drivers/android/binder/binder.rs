@@ -64,16 +64,20 @@ mod process;
 // The way in.
 mod device;
 
+mod binderfs;
+
 module! {
     type: Binder,
     name: "binder_rs",
     authors: ["The binder-rs authors"],
     description: "Android Binder IPC driver",
     license: "GPL v2",
+    alias: ["fs-binder", "binder_linux"],
 }
 
 /// The loaded module. The fields are dropped in this order.
 struct Binder {
+    _binderfs: binderfs::Registration,
     _devices: device::Devices,
     _shrinker: shrinker::Registration,
 }
@@ -87,8 +91,11 @@ impl kernel::Module for Binder {
         // SAFETY: As above: there is no other.
         let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
         let devices = device::Devices::new(module, &mount)?;
+        // SAFETY: As above: there is no other.
+        let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
         pr_info!("{} devices\n", devices.count());
         Ok(Self {
+            _binderfs: binderfs,
             _devices: devices,
             _shrinker: shrinker,
         })

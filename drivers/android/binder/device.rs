@@ -155,7 +155,8 @@ impl Devices {
         let mut devices = KVec::new();
         for name in names() {
             // The kernel would refuse this too, with a stack trace.
-            let twice = |device: &Pin<KBox<Device>>| device.endpoint.context.name.to_bytes() == name;
+            let twice =
+                |device: &Pin<KBox<Device>>| device.endpoint.context.name.to_bytes() == name;
             if devices.iter().any(twice) {
                 pr_err!("'devices' names a device twice\n");
                 return Err(EEXIST);
