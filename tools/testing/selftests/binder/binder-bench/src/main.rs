@@ -7,7 +7,6 @@
 //! so is checked with a loop of known length, and said in the table's head.
 
 mod binder_channel;
-mod clock;
 mod report;
 mod unix_channel;
 
@@ -15,9 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use binder_client::clock;
+use binder_client::clock::Clock;
 use clap::Parser;
 
-use crate::clock::Clock;
 use crate::report::Row;
 
 /// What is measured: the two ends are two processes on one processor.

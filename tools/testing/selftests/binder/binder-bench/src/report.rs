@@ -5,8 +5,9 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
+use binder_client::clock::Clock;
+
 use crate::Case;
-use crate::clock::Clock;
 
 /// One case's figures, by channel and repetition.
 #[derive(Clone, Debug)]

@@ -9,7 +9,6 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -31,8 +30,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
 use nix::sys::signal::sigaction;
 
-/// The size of a page here.
-pub const PAGE: usize = 4096;
+pub use binder_client::pages::PAGE;
 
 /// The end of what user space can address, and more.
 const KERNEL: u64 = 1 << 47;
@@ -191,14 +189,6 @@ impl Torn {
         let done = unsafe { libc::vmsplice(pipe.as_fd().as_raw_fd(), &part, 1, 0) };
         Errno::result(done).map(|done| done as usize)
     }
-}
-
-/// Which pages of a range have a page table entry that points to memory.
-pub fn present(address: u64, len: usize) -> Vec<bool> {
-    let file = std::fs::File::open("/proc/self/pagemap").expect("pagemap");
-    let mut entries = vec![0; len.div_ceil(PAGE) * 8];
-    file.read_exact_at(&mut entries, address / PAGE as u64 * 8).expect("pagemap");
-    entries.chunks_exact(8).map(|entry| entry[7] & 0x80 != 0).collect()
 }
 
 /// Has the kernel read a file's bytes to an address, as `read` does.

@@ -217,7 +217,7 @@ fn node_without_a_pointer(env: &Env) {
 fn flags_travel(env: &Env) {
     let mut pair = Pair::new(env);
     let handle = pair.handle;
-    for flags in [0x7f | uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, u32::MAX & !uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX] {
+    for flags in [0x7f | uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, !uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX] {
         let mut parcel = Parcel::from_object(&FlatObject { flags, ..object::binder(0x100, 0x200) });
         parcel.object(&FlatObject { flags, ..object::handle(handle) });
         let (_, payload) = send(&mut pair, &parcel);

@@ -9,6 +9,7 @@ use binder_client::LIBBINDER_MAPPING;
 use binder_client::MAX_MAPPING;
 use binder_client::Parcel;
 use binder_client::object;
+use binder_client::pages;
 use binder_client::uapi::TransactionData;
 
 use super::tests;
@@ -24,7 +25,6 @@ use crate::fixture::until;
 use crate::hostile;
 use crate::hostile::PAGE;
 use crate::hostile::Torn;
-use crate::hostile::present;
 
 tests! { Core, "reclaim":
     unused_pages_go,
@@ -42,7 +42,7 @@ tests! { Core, "reclaim":
 
 /// Has the kernel shrink whatever can be shrunk.
 pub fn squeeze() {
-    std::fs::write("/proc/sys/vm/drop_caches", "2").expect("the test runs as root");
+    pages::squeeze().expect("the test runs as root");
 }
 
 /// Has the kernel shrink until nothing of these ranges is there. One time is not always enough: how much a shrinker is
@@ -56,7 +56,7 @@ fn squeeze_out(ranges: &[(u64, usize)]) {
 }
 
 fn count(address: u64, len: usize) -> usize {
-    present(address, len).iter().filter(|present| **present).count()
+    pages::count(address, len).expect("a page table")
 }
 
 /// A server whose mapping is looked at from outside, and its client.
@@ -125,7 +125,7 @@ fn unused_pages_between_used_ones_go(env: &Env) {
         }
     }
     for (number, received) in kept.iter().enumerate() {
-        let here = present(received.buffer, PAGE)[0];
+        let here = count(received.buffer, PAGE) == 1;
         assert_eq!(here, number % 5 == 0, "buffer {number}");
         if here {
             assert!(hostile::peek(received.buffer, PAGE) == Ok(pattern(PAGE, number as u32)));

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is printed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+use binder_client::Parcel;
+use binder_client::clock;
+use binder_client::clock::Clock;
+use binder_client::pages::PAGE;
+
+use crate::Outcome;
+use crate::client::Client;
+use crate::client::SIZES;
+use crate::client::Tally;
+
+/// Calls that are measured, after a tenth as many that are not.
+const MEASURED: u32 = 1000;
+
+/// How large they are.
+const MEASURED_SIZE: usize = 128;
+
+/// Prints as things happen.
+pub struct Report {
+    stats: Option<PathBuf>,
+    at_start: BTreeMap<String, u64>,
+}
+
+/// A number that can be read.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}
+
+/// The lines of a file of the form `name: number`.
+fn counters(path: &Path) -> BTreeMap<String, u64> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| {
+            let (name, number) = line.split_once(':')?;
+            Some((name.trim().to_owned(), number.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+impl Report {
+    /// Reads the driver's counters for the first time, if there are any.
+    pub fn new(stats: Option<PathBuf>) -> Self {
+        let at_start = stats.as_deref().map(counters).unwrap_or_default();
+        Self { stats, at_start }
+    }
+
+    /// Who takes part.
+    pub fn cast(&self, device: &Path, version: i32, manager: i32, service: i32, clients: impl Iterator<Item = i32>) {
+        let clients: Vec<String> = clients.map(|pid| pid.to_string()).collect();
+        println!("{}, protocol version {version}", device.display());
+        println!("  context manager  process {manager}");
+        println!("  service          process {service}, up to 4 threads");
+        println!("  clients          processes {}", clients.join(" "));
+        println!(
+            "  each with a mapping of 4 MB; calls of {} to {} bytes",
+            SIZES[0],
+            grouped(SIZES[SIZES.len() - 1] as u64)
+        );
+        println!();
+    }
+
+    /// What a round did.
+    pub fn round(&self, number: u32, tally: &Tally, pages: u64) {
+        println!(
+            "round {number}:  {} calls and {} one-way calls, {} sent, {} answered, every byte as it should be",
+            tally.calls,
+            tally.one_way,
+            megabytes(tally.sent),
+            megabytes(tally.answered)
+        );
+        if tally.repeated > 0 {
+            println!("          {} times a call found the service's mapping full and was made again", tally.repeated);
+        }
+        println!("          {} pages stand behind the mappings ({})", grouped(pages), megabytes(pages * PAGE as u64));
+    }
+
+    /// What memory pressure did.
+    pub fn pressure(&self, before: u64, after: u64) {
+        println!(
+            "pressure: the kernel took {} pages back, {} stay",
+            grouped(before.saturating_sub(after)),
+            grouped(after)
+        );
+    }
+
+    /// What one call costs, where that can be known.
+    pub fn cost(&self, client: &mut Client) -> Outcome<()> {
+        let parcel = Parcel::from_bytes(&[0x5a; MEASURED_SIZE]);
+        (0..MEASURED / 10).try_for_each(|_| client.bare_call(&parcel))?;
+        let start = clock::now();
+        (0..MEASURED).try_for_each(|_| client.bare_call(&parcel))?;
+        let each = (clock::now() - start).as_nanos() as u64 / u64::from(MEASURED);
+        println!();
+        match Clock::check() {
+            Clock::Instructions => println!(
+                "cost:     {} instructions for a call of {MEASURED_SIZE} bytes and its answer, both processes included",
+                grouped(each)
+            ),
+            Clock::Time(_) => println!("cost:     not measured: this clock does not count instructions"),
+        }
+        Ok(())
+    }
+
+    /// How the driver's own counters have changed.
+    pub fn counters(&self) {
+        let Some(path) = &self.stats else { return };
+        let now = counters(path);
+        if now.is_empty() {
+            println!("driver:   {} tells nothing", path.display());
+        }
+        for (name, value) in now {
+            let before = self.at_start.get(&name).copied().unwrap_or_default();
+            if name.contains("page") {
+                println!("driver:   {name}: {} ({:+})", grouped(value), i128::from(value) - i128::from(before));
+            }
+        }
+    }
+
+    /// The last line.
+    pub fn end(&self, first: &Tally, second: &Tally) -> Outcome<()> {
+        let mut total = *first;
+        total.add(second);
+        // Each client and round: every size once in each way.
+        if total.one_way == 0 || total.one_way % SIZES.len() as u64 != 0 || total.calls <= total.one_way {
+            return Err(format!("the numbers do not add up: {total:?}"));
+        }
+        println!();
+        println!(
+            "{} calls and {} one-way calls with {} in all: nothing was lost or changed",
+            total.calls,
+            total.one_way,
+            megabytes(total.sent + total.answered)
+        );
+        Ok(())
+    }
+}
