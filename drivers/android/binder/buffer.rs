@@ -32,7 +32,9 @@ use crate::{
     fd,
     model::{
         Buffer,
+        Cargo,
         Held,
+        NodeRef,
         ObjectRef,
         Process,
         SentFile,
@@ -57,6 +59,8 @@ pub(crate) struct Wanted {
     pub(crate) offsets_size: usize,
     /// Bytes behind them.
     pub(crate) extra_size: usize,
+    /// Bytes of the security context, which are the last of those.
+    pub(crate) context_size: usize,
     /// Charged to the half of the mapping that is for one-way calls.
     pub(crate) oneway: bool,
     /// Overwrite it when it is freed.
@@ -90,6 +94,17 @@ pub(crate) enum NoBuffer {
 /// `n` rounded up to where the next part of a buffer may begin.
 fn align(n: usize) -> Option<usize> {
     n.checked_next_multiple_of(8)
+}
+
+/// Something that is inside a mapping, and so fits.
+fn small(n: usize) -> Result<u32, NoBuffer> {
+    u32::try_from(n).map_err(|_| NoBuffer::BadSize)
+}
+
+/// `n` as a size or place in memory.
+fn wide(n: u32) -> usize {
+    // CAST: Widening: the driver runs on 64-bit kernels only.
+    n as usize
 }
 
 impl Process {
@@ -135,7 +150,7 @@ impl Process {
         })?;
         let mut buffer = Buffer {
             process: self.clone(),
-            offset: reserved.offset,
+            offset: small(reserved.offset)?,
             reserved: true,
             held: None,
         };
@@ -143,16 +158,15 @@ impl Process {
             .map_err(|_| NoBuffer::NoMemory)?;
         buffer.held = Some(Held {
             pages,
-            data_size: wanted.data_size,
-            offsets_size: wanted.offsets_size,
-            extra_size: wanted.extra_size,
             node,
+            cargo: None,
+            data_size: small(wanted.data_size)?,
+            offsets_size: small(wanted.offsets_size)?,
+            extra_size: small(wanted.extra_size)?,
+            context_size: small(wanted.context_size)?,
             oneway: wanted.oneway,
             ends_oneway: false,
             clear: wanted.clear,
-            objects: KVec::new(),
-            files: KVec::new(),
-            fds_to_close: KVec::new(),
         });
         Ok((buffer, reserved.spam_suspect))
     }
@@ -164,10 +178,11 @@ impl Process {
     /// `EINVAL` if user space has no buffer there.
     pub(crate) fn take_buffer(self: &Arc<Self>, address: usize) -> Result<Buffer> {
         let offset = address.checked_sub(self.pages.user_start()).ok_or(EINVAL)?;
+        let small = u32::try_from(offset).map_err(|_| EINVAL)?;
         let held = self.buffers.lock().take(offset).ok_or(EINVAL)?;
         Ok(Buffer {
             process: self.clone(),
-            offset,
+            offset: small,
             reserved: true,
             held: Some(held),
         })
@@ -186,12 +201,12 @@ impl Process {
             drop(buffers);
             offset = at.saturating_add(1);
             // What was not with user space belongs to somebody who frees it.
-            if held.is_some() {
+            if let (Some(held), Ok(offset)) = (held, u32::try_from(at)) {
                 drop(Buffer {
                     process: self.clone(),
-                    offset: at,
+                    offset,
                     reserved: true,
-                    held,
+                    held: Some(held),
                 });
             }
         }
@@ -210,23 +225,42 @@ impl Buffer {
 
     /// The user address of the data.
     pub(crate) fn address(&self) -> usize {
-        self.process.pages.user_start().wrapping_add(self.offset)
+        self.process
+            .pages
+            .user_start()
+            .wrapping_add(wide(self.offset))
     }
 
     /// Where the offsets begin, from the start of the buffer.
     pub(crate) fn offsets_at(&self) -> Result<usize> {
-        align(self.held()?.data_size).ok_or(EINVAL)
+        align(wide(self.held()?.data_size)).ok_or(EINVAL)
     }
 
     /// Where that which is behind the offsets begins, from the start of the buffer.
     pub(crate) fn extra_at(&self) -> Result<usize> {
-        let offsets = align(self.held()?.offsets_size).ok_or(EINVAL)?;
+        let offsets = align(wide(self.held()?.offsets_size)).ok_or(EINVAL)?;
         self.offsets_at()?.checked_add(offsets).ok_or(EINVAL)
     }
 
     /// Bytes of data and of offsets.
-    pub(crate) fn sizes(&self) -> Result<(usize, usize)> {
+    pub(crate) fn sizes(&self) -> Result<(u32, u32)> {
         self.held().map(|held| (held.data_size, held.offsets_size))
+    }
+
+    /// The node that was called; `None` for replies.
+    pub(crate) fn node(&self) -> Option<&NodeRef> {
+        let node = self.held.as_ref()?.node.as_ref()?;
+        Some(&node.0)
+    }
+
+    /// Where the sender's security context is, from the start of the buffer.
+    pub(crate) fn context_at(&self) -> Option<usize> {
+        let held = self.held.as_ref()?;
+        if held.context_size == 0 {
+            return None;
+        }
+        let behind = held.extra_size.checked_sub(held.context_size)?;
+        self.extra_at().ok()?.checked_add(wide(behind))
     }
 
     /// The place in the mapping of `len` bytes at `at` in the buffer.
@@ -237,12 +271,12 @@ impl Buffer {
     fn place(&self, at: usize, len: usize) -> Result<usize> {
         let end = self
             .extra_at()?
-            .checked_add(self.held()?.extra_size)
+            .checked_add(wide(self.held()?.extra_size))
             .ok_or(EINVAL)?;
         if at.checked_add(len).is_none_or(|last| last > end) {
             return Err(EINVAL);
         }
-        Ok(self.offset + at)
+        Ok(wide(self.offset) + at)
     }
 
     /// Copies `len` bytes from user space to `at` in the buffer.
@@ -277,10 +311,18 @@ impl Buffer {
     /// `EINVAL` if there is no object of that number.
     pub(crate) fn write_offset(&self, object: usize, offset: u64) -> Result {
         let at = object.checked_mul(size_of::<u64>()).ok_or(EINVAL)?;
-        if at >= self.held()?.offsets_size {
+        if at >= wide(self.held()?.offsets_size) {
             return Err(EINVAL);
         }
         self.write(self.offsets_at()? + at, &offset.to_ne_bytes())
+    }
+
+    fn cargo(&mut self) -> Result<&mut Cargo> {
+        let held = self.held.as_mut().ok_or(EINVAL)?;
+        if held.cargo.is_none() {
+            held.cargo = Some(KBox::new(Cargo::default(), GFP_KERNEL)?);
+        }
+        held.cargo.as_deref_mut().ok_or(EINVAL)
     }
 
     /// Lets `object` be given back with the buffer.
@@ -289,12 +331,14 @@ impl Buffer {
     ///
     /// `ENOMEM`; the object is given back at once then.
     pub(crate) fn add_object(&mut self, object: ObjectRef) -> Result {
-        let held = self.held.as_mut().ok_or(EINVAL)?;
-        if held.objects.reserve(1, GFP_KERNEL).is_err() {
+        let room = self
+            .cargo()
+            .and_then(|cargo| Ok(cargo.objects.reserve(1, GFP_KERNEL)?));
+        if let Err(e) = room {
             object.give_back(&self.process);
-            return Err(ENOMEM);
+            return Err(e);
         }
-        Ok(held.objects.push(object, GFP_KERNEL)?)
+        Ok(self.cargo()?.objects.push(object, GFP_KERNEL)?)
     }
 
     /// Lets the receiver get a descriptor for a file.
@@ -303,8 +347,7 @@ impl Buffer {
     ///
     /// `ENOMEM`.
     pub(crate) fn add_file(&mut self, file: SentFile) -> Result {
-        let held = self.held.as_mut().ok_or(EINVAL)?;
-        Ok(held.files.push(file, GFP_KERNEL)?)
+        Ok(self.cargo()?.files.push(file, GFP_KERNEL)?)
     }
 
     /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
@@ -313,11 +356,16 @@ impl Buffer {
     /// # Errors
     ///
     /// `EMFILE`, `ENOMEM`.
+    #[inline]
     pub(crate) fn reserve_descriptors(&mut self) -> Result<Descriptors> {
-        let files = match &mut self.held {
-            Some(held) if !held.files.is_empty() => core::mem::take(&mut held.files),
-            _ => return Ok(Descriptors(KVec::new())),
-        };
+        match self.held.as_ref().and_then(|held| held.cargo.as_ref()) {
+            Some(cargo) if !cargo.files.is_empty() => self.reserve_some_descriptors(),
+            _ => Ok(Descriptors(KVec::new())),
+        }
+    }
+
+    fn reserve_some_descriptors(&mut self) -> Result<Descriptors> {
+        let files = core::mem::take(&mut self.cargo()?.files);
         let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL)?;
         let mut to_close = KVec::new();
         for SentFile { at, file, in_array } in files {
@@ -329,16 +377,15 @@ impl Buffer {
             self.write(at, &number.to_ne_bytes())?;
             reserved.push((descriptor, file), GFP_KERNEL)?;
         }
-        if let Some(held) = &mut self.held {
-            held.fds_to_close = to_close;
-        }
+        self.cargo()?.fds_to_close = to_close;
         Ok(Descriptors(reserved))
     }
 
     /// Closes the descriptors that came in arrays, as the current process frees the buffer.
     pub(crate) fn close_descriptors(&mut self) {
-        if let Some(held) = &mut self.held {
-            for number in core::mem::take(&mut held.fds_to_close) {
+        let cargo = self.held.as_mut().and_then(|held| held.cargo.as_mut());
+        if let Some(cargo) = cargo {
+            for number in core::mem::take(&mut cargo.fds_to_close) {
                 fd::close(number);
             }
         }
@@ -362,7 +409,7 @@ impl Buffer {
     /// Hands the buffer to user space: from now on it can be freed by its address.
     pub(crate) fn deliver(mut self) {
         if let Some(held) = self.held.take() {
-            let refused = self.process.buffers.lock().commit(self.offset, held);
+            let refused = self.process.buffers.lock().commit(wide(self.offset), held);
             match refused {
                 Ok(()) => self.reserved = false,
                 // Not to happen: the range is reserved as long as this value lives.
@@ -387,11 +434,11 @@ impl Descriptors {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            held.give_back(&self.process, self.offset);
+            held.give_back(&self.process, wide(self.offset));
         }
         if self.reserved {
             // It cannot fail: the range is reserved as long as this value lives.
-            let _ = self.process.buffers.lock().free(self.offset);
+            let _ = self.process.buffers.lock().free(wide(self.offset));
         }
     }
 }
@@ -403,14 +450,16 @@ impl Held {
             // The sizes were rounded up and added when the buffer was reserved, without overflow.
             let size = [self.data_size, self.offsets_size, self.extra_size]
                 .into_iter()
-                .filter_map(align)
+                .filter_map(|size| align(wide(size)))
                 .fold(0, usize::saturating_add);
             // It cannot fail: these are the pages that are held.
             let _ = self.pages.clear(offset, size);
         }
         drop(self.pages);
-        for object in self.objects {
-            object.give_back(process);
+        if let Some(cargo) = self.cargo {
+            for object in KBox::into_inner(cargo).objects {
+                object.give_back(process);
+            }
         }
         if let Some(node) = self.node {
             if self.ends_oneway {

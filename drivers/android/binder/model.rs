@@ -451,21 +451,31 @@ pub(crate) struct FreezeState {
 pub(crate) struct StrongNode(pub(crate) NodeRef);
 
 /// A buffer in a process's mapping, but for where it is.
+///
+/// It is moved several times on every call, and so is kept small: what few transactions have is in [`Cargo`].
 pub(crate) struct Held {
     pub(crate) pages: PageUse,
-    pub(crate) data_size: usize,
-    pub(crate) offsets_size: usize,
-    /// Bytes behind the offsets: buffers that objects point to, and the security context.
-    pub(crate) extra_size: usize,
     /// The node that was called.
     pub(crate) node: Option<StrongNode>,
+    pub(crate) cargo: Option<KBox<Cargo>>,
+    pub(crate) data_size: u32,
+    pub(crate) offsets_size: u32,
+    /// Bytes behind the offsets: buffers that objects point to, and the security context.
+    pub(crate) extra_size: u32,
+    /// Bytes of the security context, the last of those; 0 if there is none.
+    pub(crate) context_size: u32,
     /// Charged to the half of the mapping that is for one-way calls.
     pub(crate) oneway: bool,
     /// When it is freed, the node's next one-way call is due.
     pub(crate) ends_oneway: bool,
     /// Overwrite the bytes before they are given back.
     pub(crate) clear: bool,
-    /// What the objects in it keep alive.
+}
+
+/// What comes with the objects in a buffer.
+#[derive(Default)]
+pub(crate) struct Cargo {
+    /// What they keep alive.
     pub(crate) objects: KVec<ObjectRef>,
     /// Files that the receiver is to get descriptors for.
     pub(crate) files: KVec<SentFile>,
@@ -504,7 +514,7 @@ pub(crate) enum ObjectRef {
 pub(crate) struct Buffer {
     pub(crate) process: Arc<Process>,
     /// Where it begins in the mapping.
-    pub(crate) offset: usize,
+    pub(crate) offset: u32,
     /// The bytes are this value's to free.
     pub(crate) reserved: bool,
     /// The rest. `None` while the buffer is being made, and once user space has it.
@@ -519,8 +529,6 @@ pub(crate) struct Transaction {
     /// What that thread was waiting for or working on before.
     pub(crate) from_parent: Option<TransactionRef>,
     pub(crate) target: Arc<Process>,
-    /// The node that is called, for the receiver's eyes; `None` for replies.
-    pub(crate) called: Option<Called>,
     pub(crate) sender_pid: i32,
     /// The sender's nice value.
     pub(crate) nice: i32,
@@ -528,17 +536,6 @@ pub(crate) struct Transaction {
     pub(crate) flags: u32,
     pub(crate) sender_euid: Kuid,
     pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
-}
-
-/// What of the node that is called the receiver sees.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Called {
-    pub(crate) ptr: u64,
-    pub(crate) cookie: u64,
-    /// The nice value that the handling thread has at least.
-    pub(crate) min_nice: i32,
-    /// Where in the buffer the sender's security context is.
-    pub(crate) security_context: Option<usize>,
 }
 
 /// A counted reference to a transaction.

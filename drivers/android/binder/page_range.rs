@@ -412,18 +412,23 @@ impl PageRange {
         if len == 0 || end > this.mapped_size() {
             return Err(EINVAL);
         }
+        // CAST: The range ends inside the mapping, which has no more pages than fit.
+        let (first, end) = (
+            (offset >> PAGE_SHIFT) as u16,
+            end.div_ceil(PAGE_SIZE) as u16,
+        );
         let mut held = PageUse {
             range: this.clone(),
-            first: offset >> PAGE_SHIFT,
-            end: offset >> PAGE_SHIFT,
+            first,
+            end: first,
             all_mapped: true,
         };
-        let end = ((end - 1) >> PAGE_SHIFT) + 1;
         let mut slots = this.lock();
         while held.end < end {
-            let Some(slot) = slots.get(held.end) else {
+            let index = usize::from(held.end);
+            let Some(slot) = slots.get(index) else {
                 drop(slots);
-                this.install_chunk(held.end)?;
+                this.install_chunk(index)?;
                 slots = this.lock();
                 continue;
             };
@@ -431,7 +436,7 @@ impl PageRange {
                 drop(slots);
                 let page = Page::alloc_page(GFP_KERNEL | __GFP_HIGHMEM | __GFP_ZERO)?;
                 slots = this.lock();
-                let surplus = slots.get(held.end).and_then(|mut slot| slot.set_page(page));
+                let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
                 if surplus.is_some() {
                     drop(slots);
                     drop(surplus);
@@ -449,11 +454,11 @@ impl PageRange {
         Ok(held)
     }
 
-    /// One user less of the pages `first..end`.
-    fn release(&self, first: usize, end: usize) {
+    /// One user less of the pages at `indices`.
+    fn release(&self, indices: core::ops::Range<usize>) {
         let mut slots = self.lock();
         let dead = slots.guard.dead;
-        for index in first..end {
+        for index in indices {
             let Some(mut slot) = slots.get(index) else {
                 continue;
             };
@@ -711,12 +716,19 @@ impl Drop for OwnedPageRange {
 /// Every slot in `first..end` of the range has a page, and one of its users is this value. So the page stays the same.
 pub(crate) struct PageUse {
     range: Arc<PageRange>,
-    first: usize,
-    end: usize,
+    // A mapping has few pages, and this is moved often.
+    first: u16,
+    end: u16,
     all_mapped: bool,
 }
 
+const _: () = assert!(MAX_SIZE / PAGE_SIZE <= u16::MAX as usize);
+
 impl PageUse {
+    fn indices(&self) -> core::ops::Range<usize> {
+        usize::from(self.first)..usize::from(self.end)
+    }
+
     /// Calls `f` for each piece of a page that makes up the bytes `offset..offset + len` of the mapping: page, offset
     /// in the page, and length.
     ///
@@ -731,7 +743,7 @@ impl PageUse {
     ) -> Result {
         while len > 0 {
             let index = offset >> PAGE_SHIFT;
-            if !(self.first..self.end).contains(&index) {
+            if !self.indices().contains(&index) {
                 return Err(EINVAL);
             }
             let within = offset & (PAGE_SIZE - 1);
@@ -810,7 +822,7 @@ impl PageUse {
         let range = &*self.range;
         let (pgoff, start) = (range.pgoff.load(Relaxed), range.user_start());
         rmap::with_inserter(range, |insert| {
-            for index in self.first..self.end {
+            for index in self.indices() {
                 if range.lock().get(index).is_none_or(|slot| slot.flags.mapped) {
                     continue;
                 }
@@ -834,7 +846,7 @@ impl PageUse {
 
 impl Drop for PageUse {
     fn drop(&mut self) {
-        self.range.release(self.first, self.end);
+        self.range.release(self.indices());
     }
 }
 
@@ -859,7 +871,7 @@ impl Deref for LentPage<'_> {
 
 impl Drop for LentPage<'_> {
     fn drop(&mut self) {
-        self.range.release(self.index, self.index + 1);
+        self.range.release(self.index..self.index + 1);
     }
 }
 

@@ -59,10 +59,8 @@ use crate::{
     },
     model::{
         Buffer,
-        Called,
         Delivered,
         InnerGuard,
-        NodeRef,
         Process,
         ProcessInner,
         Queued,
@@ -172,18 +170,10 @@ struct Outgoing<'a> {
     accepts_fds: bool,
 }
 
-/// A filled buffer.
-struct Filled {
-    buffer: Buffer,
-    /// The sender is suspected of flooding the receiver.
-    suspect: bool,
-    /// Where in the buffer the sender's security context is.
-    security_context: Option<usize>,
-}
-
 impl Outgoing<'_> {
-    /// Reserves a buffer in the target and fills it.
-    fn fill(&self, node: Option<StrongNode>, oneway: bool) -> Result<Filled, Failure> {
+    /// Reserves a buffer in the target and fills it. Returns with it whether the sender is suspected of flooding the
+    /// receiver.
+    fn fill(&self, node: Option<StrongNode>, oneway: bool) -> Result<(Buffer, bool), Failure> {
         let data = &self.message.data;
         let size =
             |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
@@ -207,6 +197,7 @@ impl Outgoing<'_> {
             extra_size: extra_size
                 .checked_add(context_size)
                 .ok_or(failed(EINVAL, "size too large"))?,
+            context_size,
             oneway,
             clear: data.flags & TF_CLEAR_BUF != 0,
             pid: self.thread.process.pid,
@@ -237,11 +228,7 @@ impl Outgoing<'_> {
         if let Some(context) = &context {
             buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
         }
-        Ok(Filled {
-            buffer,
-            suspect,
-            security_context: context.map(|_| extra_end),
-        })
+        Ok((buffer, suspect))
     }
 
     /// Says why there is no buffer.
@@ -289,7 +276,6 @@ impl Outgoing<'_> {
     fn transaction(
         &self,
         buffer: Buffer,
-        called: Option<Called>,
         from: Option<Arc<Thread>>,
         from_parent: Option<TransactionRef>,
     ) -> Result<TransactionRef, Failure> {
@@ -299,7 +285,6 @@ impl Outgoing<'_> {
             from,
             from_parent,
             target: self.target.clone(),
-            called,
             sender_pid: process.pid,
             nice: nice::current(),
             code: self.message.data.code,
@@ -317,17 +302,6 @@ impl Outgoing<'_> {
             ),
         })
         .map_err(|e| failed(e, "out of memory"))
-    }
-}
-
-/// What the receiver will see of `node`.
-fn called(node: &NodeRef, security_context: Option<usize>) -> Called {
-    Called {
-        ptr: node.ptr,
-        cookie: node.cookie,
-        // CAST: Eight bits.
-        min_nice: (node.flags & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32,
-        security_context,
     }
 }
 
@@ -446,9 +420,8 @@ fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<()
 fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure> {
     let thread = outgoing.thread;
     let node_ref = node.0.clone();
-    let filled = outgoing.fill(Some(node), true)?;
-    let called = called(&node_ref, filled.security_context);
-    let transaction = outgoing.transaction(filled.buffer, Some(called), None, None)?;
+    let (buffer, suspect) = outgoing.fill(Some(node), true)?;
+    let transaction = outgoing.transaction(buffer, None, None)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -481,7 +454,7 @@ fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure>
     let mut inner = thread.process.inner.lock();
     if is_frozen {
         complete.code.store(BR_TRANSACTION_PENDING_FROZEN, Relaxed);
-    } else if filled.suspect && inner.spam_detection {
+    } else if suspect && inner.spam_detection {
         complete.code.store(BR_ONEWAY_SPAM_SUSPECT, Relaxed);
     }
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
@@ -534,15 +507,8 @@ fn call_and_wait(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failur
     let thread = outgoing.thread;
     let target = &outgoing.target;
     let (parent, waiting) = place_call(thread, target)?;
-    let node_ref = node.0.clone();
-    let filled = outgoing.fill(Some(node), false)?;
-    let called = called(&node_ref, filled.security_context);
-    let transaction = outgoing.transaction(
-        filled.buffer,
-        Some(called),
-        Some(thread.clone()),
-        parent.clone(),
-    )?;
+    let (buffer, _) = outgoing.fill(Some(node), false)?;
+    let transaction = outgoing.transaction(buffer, Some(thread.clone()), parent.clone())?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -658,10 +624,8 @@ fn reply_to(
         ));
     }
     let tell = |failure| (failure, true);
-    let filled = outgoing.fill(None, false).map_err(tell)?;
-    let transaction = outgoing
-        .transaction(filled.buffer, None, None, None)
-        .map_err(tell)?;
+    let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
+    let transaction = outgoing.transaction(buffer, None, None).map_err(tell)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| tell(failed(e, "out of memory")))?;
@@ -717,7 +681,7 @@ impl Transaction {
     /// What the receiver reads.
     fn describe(&self, buffer: &Buffer) -> Result<TransactionData> {
         let (data_size, offsets_size) = buffer.sizes()?;
-        let (target, cookie) = self.called.map_or((0, 0), |node| (node.ptr, node.cookie));
+        let (target, cookie) = buffer.node().map_or((0, 0), |node| (node.ptr, node.cookie));
         let sender_pid = match &self.from {
             Some(from) if !from.exited() => {
                 let current = current!();
@@ -732,8 +696,8 @@ impl Transaction {
             flags: self.flags,
             sender_pid,
             sender_euid: self.sender_euid.into_uid_in_current_ns(),
-            data_size: data_size as u64,
-            offsets_size: offsets_size as u64,
+            data_size: u64::from(data_size),
+            offsets_size: u64::from(offsets_size),
             buffer: buffer.address() as u64,
             offsets: (buffer.address() + buffer.offsets_at()?) as u64,
         })
@@ -741,20 +705,17 @@ impl Transaction {
 
     fn write_out(&self, buffer: &Buffer, out: &mut ReadBuffer) -> Result {
         let data = self.describe(buffer)?;
-        match self.called {
-            Some(Called {
-                security_context: Some(at),
-                ..
-            }) => out.put(&SecureTransactionReturn {
+        match (buffer.node(), buffer.context_at()) {
+            (Some(_), Some(at)) => out.put(&SecureTransactionReturn {
                 code: BR_TRANSACTION_SEC_CTX,
                 data,
                 security_context: (buffer.address() + at) as u64,
             }),
-            Some(_) => out.put(&TransactionReturn {
+            (Some(_), None) => out.put(&TransactionReturn {
                 code: BR_TRANSACTION,
                 data,
             }),
-            None => out.put(&TransactionReturn {
+            (None, _) => out.put(&TransactionReturn {
                 code: BR_REPLY,
                 data,
             }),
@@ -797,9 +758,15 @@ impl Work for Transaction {
         }
         drop(inner);
 
-        if let Some(called) = &self.called {
-            nice::set(self.handler_nice(called.min_nice, nice::current()));
-        }
+        let is_reply = match buffer.node() {
+            Some(node) => {
+                // CAST: Eight bits.
+                let min_nice = (node.flags & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32;
+                nice::set(self.handler_nice(min_nice, nice::current()));
+                false
+            }
+            None => true,
+        };
         let descriptors = match buffer.reserve_descriptors() {
             Ok(descriptors) => descriptors,
             Err(e) => {
@@ -807,7 +774,7 @@ impl Work for Transaction {
                 drop(buffer);
                 if self.is_call() {
                     self.fail_delivered(thread);
-                } else if self.called.is_none() {
+                } else if is_reply {
                     out.put(&BR_FAILED_REPLY)?;
                 }
                 return Ok(Delivered::More);
@@ -850,8 +817,6 @@ impl Work for Transaction {
             && self.flags == newer.flags
             && self.code == newer.code
             && self.sender_pid == newer.sender_pid
-            && self.called.map(|node| (node.ptr, node.cookie))
-                == newer.called.map(|node| (node.ptr, node.cookie))
     }
 }
 
