@@ -23,6 +23,8 @@ mod nice;
 
 mod range_alloc;
 
+mod stats;
+
 mod wait;
 
 // Memory: pages, their mappings, and taking them back.

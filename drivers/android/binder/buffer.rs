@@ -49,6 +49,7 @@ use crate::{
         Reserved,
         Spare, //
     },
+    stats::CountedBuffer, //
 };
 
 /// What a buffer is wanted for.
@@ -167,6 +168,7 @@ impl Process {
             oneway: wanted.oneway,
             ends_oneway: false,
             clear: wanted.clear,
+            _counted: CountedBuffer::new(),
         });
         Ok((buffer, reserved.spam_suspect))
     }

@@ -35,6 +35,7 @@ use crate::{
         Thread,
         Work, //
     },
+    stats::CountedDeath,
     work::{
         remove_from,
         take_cookie, //
@@ -96,6 +97,7 @@ impl Process {
             cookie,
             receiver: self.clone(),
             phase: LockedBy::new(&self.inner, DeathPhase::Alive),
+            _counted: CountedDeath::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
 
@@ -192,7 +194,7 @@ impl Work for Death {
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let (code, delivered) = match *self.phase(&mut inner) {
             DeathPhase::Dead | DeathPhase::DeadThenClear => {

@@ -37,6 +37,7 @@ use crate::{
         Thread,
         Work, //
     },
+    stats::CountedFreeze,
     work::{
         remove_from,
         take_cookie, //
@@ -111,6 +112,7 @@ impl Process {
                     over: false,
                 },
             ),
+            _counted: CountedFreeze::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
 
@@ -299,7 +301,7 @@ impl Work for Freeze {
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let state = self.state(&mut inner);
         if state.over {

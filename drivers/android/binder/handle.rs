@@ -17,7 +17,8 @@ use kernel::{
 };
 
 use crate::{
-    death, freeze,
+    death,
+    freeze,
     helpers::next_debug_id,
     model::{
         Handle,
@@ -31,6 +32,7 @@ use crate::{
         count_handle,
         uncount_handle, //
     },
+    stats::CountedHandle, //
 };
 
 impl Handles {
@@ -98,6 +100,7 @@ impl Process {
                 weak: usize::from(!strong),
                 death: None,
                 freeze: None,
+                _counted: CountedHandle::new(),
             },
         ));
         handles.by_node.insert(index.into_node(key(node), number));

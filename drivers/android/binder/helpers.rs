@@ -95,6 +95,19 @@ pub(crate) fn next_debug_id() -> u32 {
     }
 }
 
+/// The kernel's clock, in ticks of a few milliseconds. Reading it costs nothing.
+#[inline]
+pub(crate) fn jiffies() -> usize {
+    // SAFETY: The clock ticks as it pleases; one aligned word is read, once.
+    unsafe { (&raw const bindings::jiffies).read_volatile() }
+}
+
+/// The milliseconds from `start` to now.
+pub(crate) fn milliseconds_since(start: usize) -> u64 {
+    // SAFETY: The function computes.
+    unsafe { bindings::jiffies64_to_msecs(jiffies().wrapping_sub(start) as u64) }
+}
+
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.
 macro_rules! user_error {
     ($pid:expr, $tid:expr, $($what:tt)*) => {

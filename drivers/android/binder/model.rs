@@ -93,6 +93,18 @@ use crate::{
         PageUse, //
     },
     range_alloc::RangeAllocator,
+    stats::{
+        CountedBuffer,
+        CountedComplete,
+        CountedDeath,
+        CountedFreeze,
+        CountedHandle,
+        CountedNode,
+        CountedProcess,
+        CountedThread,
+        CountedTransaction,
+        Traffic, //
+    },
     wait::{
         PollQueue,
         Sleeper, //
@@ -142,6 +154,8 @@ pub(crate) struct Process {
     pub(crate) quiet: CondVar,
     /// The opener's nice value: that of threads that work on nothing.
     pub(crate) nice: i32,
+    pub(crate) traffic: Traffic,
+    pub(crate) _counted: CountedProcess,
 }
 
 /// The lock that most of a process is under.
@@ -213,6 +227,7 @@ pub(crate) struct Thread {
     links: ListLinks<IDLE>,
     #[pin]
     tracker: AtomicTracker<IDLE>,
+    _counted: CountedThread,
 }
 
 impl_list_arc_safe! {
@@ -259,6 +274,7 @@ impl Thread {
                 inner,
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
+                _counted: CountedThread::new(),
             }),
             GFP_KERNEL,
         )
@@ -311,6 +327,7 @@ pub(crate) struct Code {
     pub(crate) kind: CodeKind,
     /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
     pub(crate) code: Atomic<u32>,
+    _counted: Option<CountedComplete>,
 }
 
 /// What a [`Code`] is about.
@@ -329,6 +346,7 @@ impl Code {
         Self {
             kind,
             code: Atomic::new(BR_TRANSACTION_COMPLETE),
+            _counted: (kind == CodeKind::Complete).then(CountedComplete::new),
         }
     }
 
@@ -349,6 +367,7 @@ pub(crate) struct Node {
     pub(crate) flags: u32,
     pub(crate) owner: Arc<Process>,
     pub(crate) inner: LockedBy<NodeInner, ProcessInner>,
+    pub(crate) _counted: CountedNode,
 }
 
 /// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
@@ -392,6 +411,7 @@ pub(crate) struct Handle {
     pub(crate) weak: usize,
     pub(crate) death: Option<DeathRef>,
     pub(crate) freeze: Option<FreezeRef>,
+    pub(crate) _counted: CountedHandle,
 }
 
 /// A process's wish to hear of the death of a node's owner.
@@ -401,6 +421,7 @@ pub(crate) struct Death {
     pub(crate) receiver: Arc<Process>,
     /// Guarded by [`Process::inner`] of the receiver.
     pub(crate) phase: LockedBy<DeathPhase, ProcessInner>,
+    pub(crate) _counted: CountedDeath,
 }
 
 /// A counted reference to a [`Death`].
@@ -428,6 +449,7 @@ pub(crate) struct Freeze {
     pub(crate) receiver: Arc<Process>,
     /// Guarded by [`Process::inner`] of the receiver.
     pub(crate) state: LockedBy<FreezeState, ProcessInner>,
+    pub(crate) _counted: CountedFreeze,
 }
 
 /// A counted reference to a [`Freeze`].
@@ -470,6 +492,7 @@ pub(crate) struct Held {
     pub(crate) ends_oneway: bool,
     /// Overwrite the bytes before they are given back.
     pub(crate) clear: bool,
+    pub(crate) _counted: CountedBuffer,
 }
 
 /// What comes with the objects in a buffer.
@@ -524,6 +547,8 @@ pub(crate) struct Buffer {
 /// A call, one-way call or reply.
 pub(crate) struct Transaction {
     pub(crate) debug_id: u32,
+    /// When it began, in jiffies.
+    pub(crate) start: usize,
     /// Who waits for the reply; nobody for one-way calls and replies.
     pub(crate) from: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
@@ -536,6 +561,7 @@ pub(crate) struct Transaction {
     pub(crate) flags: u32,
     pub(crate) sender_euid: Kuid,
     pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
+    pub(crate) _counted: CountedTransaction,
 }
 
 /// A counted reference to a transaction.
@@ -566,7 +592,7 @@ pub(crate) trait Work: Send + Sync {
         self: Arc<Queued<Self>>,
         thread: &Arc<Thread>,
         inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered>;
 
     /// Nobody will ever read it. No lock is held.
@@ -662,22 +688,30 @@ impl_list_item! {
 }
 
 /// The read buffer of a `BINDER_WRITE_READ`.
-pub(crate) struct ReadBuffer {
+pub(crate) struct ReadBuffer<'a> {
+    /// Where returns are counted.
+    traffic: &'a Traffic,
     start: UserPtr,
     size: usize,
     writer: UserSliceWriter,
 }
 
-impl ReadBuffer {
+impl<'a> ReadBuffer<'a> {
     /// The buffer of `size` bytes at `address`, of which the first `consumed` are filled.
     ///
     /// # Errors
     ///
     /// `EINVAL` if more is filled than there is.
-    pub(crate) fn new(address: usize, size: usize, consumed: usize) -> Result<Self> {
+    pub(crate) fn new(
+        address: usize,
+        size: usize,
+        consumed: usize,
+        traffic: &'a Traffic,
+    ) -> Result<Self> {
         let room = size.checked_sub(consumed).ok_or(EINVAL)?;
         let start = UserPtr::from_addr(address);
         Ok(Self {
+            traffic,
             start,
             size,
             writer: UserSlice::new(start.wrapping_byte_add(consumed), room).writer(),
@@ -694,21 +728,30 @@ impl ReadBuffer {
         self.size - self.writer.len()
     }
 
-    /// Appends a value.
+    /// Appends a return.
     ///
     /// # Errors
     ///
     /// `EFAULT` if it does not fit or the memory cannot be written to.
     pub(crate) fn put<T: kernel::transmute::AsBytes>(&mut self, value: &T) -> Result {
-        self.writer.write(value)
+        self.writer.write(value)?;
+        // Every value begins with the code of the return that it is.
+        if let Some(code) = value.as_bytes().first_chunk() {
+            self.traffic.returned(u32::from_ne_bytes(*code));
+        }
+        Ok(())
     }
 
-    /// Replaces the first four bytes.
+    /// Replaces the first return, which is one without argument.
     ///
     /// # Errors
     ///
     /// `EFAULT` if there are less, or the memory cannot be written to.
     pub(crate) fn replace_first(&self, value: u32) -> Result {
-        UserSlice::new(self.start, self.size).writer().write(&value)
+        UserSlice::new(self.start, self.size)
+            .writer()
+            .write(&value)?;
+        self.traffic.returned(value);
+        Ok(())
     }
 }

@@ -43,6 +43,7 @@ use crate::{
         Thread,
         Work, //
     },
+    stats::CountedNode,
     work::remove_from, //
 };
 
@@ -144,6 +145,7 @@ impl Process {
                     freezes: RBTree::new(),
                 },
             ),
+            _counted: CountedNode::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let mut inner = self.inner.lock();
@@ -317,7 +319,7 @@ impl Work for Node {
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let changes = self.state(&mut inner).counts.tell();
         if changes.gone {

@@ -84,6 +84,7 @@ use crate::{
         AddressSpace,
         Backing, //
     },
+    stats::CountedPage, //
 };
 
 /// The most of a mapping that is used, in bytes.
@@ -113,6 +114,20 @@ struct Flags {
     mapped: bool,
 }
 
+/// A page that is counted as long as it is behind a mapping.
+struct OwnPage {
+    page: Page,
+    _counted: CountedPage,
+}
+
+impl Deref for OwnPage {
+    type Target = Page;
+
+    fn deref(&self) -> &Page {
+        &self.page
+    }
+}
+
 /// One page of a mapping.
 ///
 /// # Invariants
@@ -126,7 +141,7 @@ struct Flags {
 #[repr(C)]
 struct Slot {
     links: Opaque<bindings::list_head>,
-    page: UnsafeCell<Option<Page>>,
+    page: UnsafeCell<Option<OwnPage>>,
     /// Buffers that touch the page, and whoever is just mapping it.
     users: UnsafeCell<u32>,
     flags: UnsafeCell<Flags>,
@@ -229,7 +244,7 @@ impl SlotMut<'_> {
     }
 
     /// Puts a page where there is none; gives it back if there is one.
-    fn set_page(&mut self, page: Page) -> Option<Page> {
+    fn set_page(&mut self, page: OwnPage) -> Option<OwnPage> {
         if self.has_page() {
             return Some(page);
         }
@@ -241,7 +256,7 @@ impl SlotMut<'_> {
     }
 
     /// Takes the page if nobody uses it. The caller knows that no page table has an entry for it.
-    fn take_page(&mut self) -> Option<Page> {
+    fn take_page(&mut self) -> Option<OwnPage> {
         if *self.users != 0 {
             return None;
         }
@@ -263,6 +278,26 @@ impl SlotMut<'_> {
 struct Guarded {
     /// The file is being released. Pages that nobody uses go at once.
     dead: bool,
+    /// How many slots have a page.
+    ///
+    /// Not kept up to date once the range is dead.
+    present: u32,
+    /// The most that ever had one at a time.
+    high_water: u32,
+}
+
+impl Guarded {
+    /// A slot got a page.
+    fn came(&mut self) {
+        self.present = self.present.saturating_add(1);
+        self.high_water = self.high_water.max(self.present);
+    }
+
+    /// Slots lost their pages.
+    fn went(&mut self, pages: usize) {
+        // CAST: At most as many as there are slots.
+        self.present = self.present.saturating_sub(pages as u32);
+    }
 }
 
 /// A range whose lock is held: the right to change its slots.
@@ -434,9 +469,15 @@ impl PageRange {
             };
             if !slot.has_page() {
                 drop(slots);
-                let page = Page::alloc_page(GFP_KERNEL | __GFP_HIGHMEM | __GFP_ZERO)?;
+                let page = OwnPage {
+                    page: Page::alloc_page(GFP_KERNEL | __GFP_HIGHMEM | __GFP_ZERO)?,
+                    _counted: CountedPage::new(),
+                };
                 slots = this.lock();
                 let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
+                if surplus.is_none() {
+                    slots.guard.came();
+                }
                 if surplus.is_some() {
                     drop(slots);
                     drop(surplus);
@@ -586,7 +627,7 @@ impl PageRange {
         let end = first + run;
         while index < end {
             // Freed after the lock is dropped; in portions, so that neither the stack nor the lock is taken up much.
-            let mut pages: [Option<Page>; 16] = [const { None }; 16];
+            let mut pages: [Option<OwnPage>; 16] = [const { None }; 16];
             let mut slots = owner.lock();
             let dead = slots.guard.dead;
             for place in &mut pages {
@@ -611,6 +652,7 @@ impl PageRange {
                 }
                 index += 1;
             }
+            slots.guard.went(pages.iter().flatten().count());
             drop(slots);
         }
         for _ in 0..run {
@@ -621,17 +663,42 @@ impl PageRange {
         freed
     }
 
-    /// How many pages there are, and how many of them are in use.
-    pub(crate) fn count_pages(&self) -> (usize, usize) {
-        let (mut present, mut used) = (0, 0);
-        for index in 0..self.mapped_size().div_ceil(PAGE_SIZE) {
-            if let Some(slot) = self.lock().get(index) {
-                present += usize::from(slot.has_page());
-                used += usize::from(*slot.users != 0);
+    /// How many pages there are, for listings.
+    pub(crate) fn figures(&self) -> PageFigures {
+        let slots = self.mapped_size().div_ceil(PAGE_SIZE);
+        let (mut used, mut unused) = (0, 0);
+        for first in (0..slots).step_by(CHUNK_SLOTS) {
+            // One chunk at a time, so as not to hold the lock for long.
+            let mut locked = self.lock();
+            for index in first..slots.min(first + CHUNK_SLOTS) {
+                let Some(slot) = locked.get(index) else { break };
+                if *slot.users != 0 {
+                    used += 1;
+                } else if slot.has_page() {
+                    unused += 1;
+                }
             }
         }
-        (present, used)
+        PageFigures {
+            used,
+            unused,
+            absent: slots.saturating_sub(used).saturating_sub(unused),
+            // CAST: Widening.
+            high_water: self.lock.lock().high_water as usize,
+        }
     }
+}
+
+/// How many pages of a mapping there are.
+pub(crate) struct PageFigures {
+    /// In use.
+    pub(crate) used: usize,
+    /// There, and not in use.
+    pub(crate) unused: usize,
+    /// Not there.
+    pub(crate) absent: usize,
+    /// The most that ever were there at a time.
+    pub(crate) high_water: usize,
 }
 
 /// What became of an entry that the shrinker looked at.
@@ -668,7 +735,14 @@ impl OwnedPageRange {
         Ok(Self(Arc::pin_init(
             pin_init!(PageRange {
                 space,
-                lock <- new_spinlock!(Guarded { dead: false }, "PageRange::lock"),
+                lock <- new_spinlock!(
+                    Guarded {
+                        dead: false,
+                        present: 0,
+                        high_water: 0,
+                    },
+                    "PageRange::lock"
+                ),
                 chunks: [const { Atomic::new(ptr::null_mut()) }; MAX_CHUNKS],
                 size: Atomic::new(0),
                 pgoff: Atomic::new(0),

@@ -40,6 +40,11 @@ use crate::{
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
+    stats::{
+        self,
+        CountedProcess,
+        Traffic, //
+    },
     wait::PollQueue, //
 };
 
@@ -86,6 +91,8 @@ impl Process {
                 poll <- PollQueue::new(c"Process::poll", kernel::static_lock_class!()),
                 quiet <- new_condvar!("Process::quiet"),
                 nice: nice::current(),
+                traffic: Traffic::new(),
+                _counted: CountedProcess::new(),
             }),
             GFP_KERNEL,
         )
@@ -400,6 +407,7 @@ impl Process {
         self.release_buffers();
         self.close_handles();
         registry::remove(self);
+        stats::DEPARTED.add(&self.traffic);
     }
 
     /// Nobody answers for the nodes any more.

@@ -58,7 +58,7 @@ impl Work for Code {
         self: Arc<Queued<Self>>,
         thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let code = match self.kind {
             CodeKind::Complete => self.code.load(Relaxed),
@@ -125,6 +125,7 @@ impl Thread {
 
     fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
         let command: u32 = reader.read()?;
+        self.process.traffic.command(command);
         match command {
             BC_TRANSACTION => transaction::call(self, &message(reader, false)?),
             BC_REPLY => transaction::reply(self, &message(reader, false)?),
@@ -318,6 +319,7 @@ impl Thread {
             bwr.read_buffer as usize,
             bwr.read_size as usize,
             bwr.read_consumed as usize,
+            &self.process.traffic,
         )?;
         let result = self
             .fill(&mut out, nonblock)
@@ -331,7 +333,7 @@ impl Thread {
         result
     }
 
-    fn fill(self: &Arc<Self>, out: &mut ReadBuffer, nonblock: bool) -> Result {
+    fn fill(self: &Arc<Self>, out: &mut ReadBuffer<'_>, nonblock: bool) -> Result {
         if out.consumed() == 0 {
             out.put(&BR_NOOP)?;
         }
@@ -353,7 +355,7 @@ impl Thread {
     fn deliver_all<'a>(
         self: &'a Arc<Self>,
         mut inner: InnerGuard<'a>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
         takes_any: bool,
     ) -> Result {
         while out.room() >= ROOM_FOR_ANY {
@@ -415,7 +417,7 @@ impl Thread {
 
     /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
     /// left to take work and there may be more.
-    fn end_read(&self, out: &ReadBuffer) -> Result {
+    fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
         let mut inner = self.process.inner.lock();
         self.pass_on(&mut inner);
         let ask = inner.requested_threads == 0

@@ -54,6 +54,7 @@ use crate::{
     },
     helpers::{
         eproto,
+        jiffies,
         next_debug_id,
         user_error, //
     },
@@ -73,6 +74,7 @@ use crate::{
         Work, //
     },
     nice, object,
+    stats::CountedTransaction,
     work::{
         remove_from,
         take_if, //
@@ -282,6 +284,7 @@ impl Outgoing<'_> {
         let process = &self.thread.process;
         Queued::new(Transaction {
             debug_id: self.debug_id,
+            start: jiffies(),
             from,
             from_parent,
             target: self.target.clone(),
@@ -300,6 +303,7 @@ impl Outgoing<'_> {
                     counted: false,
                 },
             ),
+            _counted: CountedTransaction::new(),
         })
         .map_err(|e| failed(e, "out of memory"))
     }
@@ -703,7 +707,7 @@ impl Transaction {
         })
     }
 
-    fn write_out(&self, buffer: &Buffer, out: &mut ReadBuffer) -> Result {
+    fn write_out(&self, buffer: &Buffer, out: &mut ReadBuffer<'_>) -> Result {
         let data = self.describe(buffer)?;
         match (buffer.node(), buffer.context_at()) {
             (Some(_), Some(at)) => out.put(&SecureTransactionReturn {
@@ -740,7 +744,7 @@ impl Work for Transaction {
         self: Arc<Queued<Self>>,
         thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer,
+        out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let receiver = self.receiver(&mut inner);
         let Some(mut buffer) = receiver.buffer.take() else {
