@@ -81,17 +81,20 @@ module! {
 struct Binder {
     _binderfs: binderfs::Registration,
     _devices: device::Devices,
+    // Waits for scans, which may hold the last pages of a file.
     _shrinker: shrinker::Registration,
+    // Those pages belong to inodes of this.
+    _mount: Arc<rmap::Mount>,
 }
 
 impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
         // SAFETY: The module is loaded once, and nobody is in it yet.
         unsafe { registry::init() };
-        // SAFETY: The module is loaded once, and there are no pages before there are devices.
-        let shrinker = unsafe { shrinker::Registration::new() }?;
         // SAFETY: As above: there is no other.
         let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
+        // SAFETY: The module is loaded once, and there are no pages before there are devices.
+        let shrinker = unsafe { shrinker::Registration::new() }?;
         let devices = device::Devices::new(module, &mount)?;
         // SAFETY: As above: there is no other.
         let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
@@ -100,6 +103,7 @@ impl kernel::Module for Binder {
             _binderfs: binderfs,
             _devices: devices,
             _shrinker: shrinker,
+            _mount: mount,
         })
     }
 }

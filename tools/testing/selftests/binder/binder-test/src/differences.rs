@@ -29,6 +29,8 @@ differences! {
     MovedMapping = "moved-mapping",
     /// Whether pages of a mapping that was moved or split can be reclaimed.
     MovedReclaim = "moved-reclaim",
+    /// Whether an object at the very start of the data can be a parent.
+    ParentAtZero = "parent-at-zero",
     /// Whether the module can be unloaded.
     Unload = "unload",
 }

@@ -9,6 +9,8 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::FromRawFd;
+use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
@@ -285,4 +287,19 @@ pub fn handle_signal(signal: Signal, restart: bool) {
 pub fn signals_handled() -> u32 {
     // ORDERING: see `count_signal`.
     SIGNALS.load(Ordering::Relaxed)
+}
+
+/// Takes a descriptor that a driver says it has opened for this process.
+pub fn adopt(fd: i32) -> OwnedFd {
+    assert!(fd > 2, "{fd} is no new descriptor");
+    // SAFETY: the driver opened it for whoever reads of it, which is the caller, once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A copy of a descriptor known by its number alone.
+pub fn duplicate(fd: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: the kernel says whether there is such a descriptor; only the copy is owned.
+    let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: it was just made, for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

@@ -8,16 +8,19 @@ use crate::env::Env;
 
 mod buffer;
 mod death;
+mod fd;
 mod ioctl;
 mod looper;
 mod mapping;
 mod module;
 mod nesting;
+mod notify;
 mod object;
 mod oneway;
 mod poll;
 mod reclaim;
 mod refs;
+mod sg;
 mod threads;
 mod transaction;
 mod write_read;
@@ -71,6 +74,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         mapping::TESTS,
         reclaim::TESTS,
         threads::TESTS,
+        notify::TESTS,
+        fd::TESTS,
+        sg::TESTS,
         module::TESTS,
     ]
     .into_iter()
