@@ -226,7 +226,12 @@ fn threads_that_come_and_go(env: &Env) {
 /// Answers a call by calling the manager's registry first: a call inside a call, to a third.
 fn ask_the_registry(looper: &mut Looper, received: &TransactionData) -> Parcel {
     let number = Parcel::from_bytes(&1u32.to_ne_bytes());
-    let reply = looper.call(Call::new(0, 2, &number)).expect("the registry answers");
+    // A request for one more thread may come here too; nothing says that it must be met.
+    let reply = looper.call_with(Call::new(0, 2, &number), |looper, ret| {
+        looper.grant(&ret);
+        Ok(())
+    });
+    let reply = reply.expect("the registry answers");
     // Its own node comes home as such.
     let object = looper.payload(&reply).expect("a readable reply").flat(0);
     assert_eq!(object.and_then(|object| object.as_binder()), Some((8, 8)));

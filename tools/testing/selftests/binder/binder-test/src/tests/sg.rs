@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Buffers that objects point to, and arrays of descriptors in them: `BC_TRANSACTION_SG` and `BC_REPLY_SG`.
+
+use std::fs::File;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+
+use binder_client::Call;
+use binder_client::Parcel;
+use binder_client::Return;
+use binder_client::object;
+use binder_client::uapi;
+use binder_client::uapi::BufferObject;
+use binder_client::uapi::FdArrayObject;
+use binder_client::uapi::FlatObject;
+use binder_client::uapi::TransactionData;
+use binder_client::uapi::TransactionDataSg;
+use zerocopy::FromBytes;
+
+use super::tests;
+use super::transaction::pattern;
+use super::transaction::whole;
+use crate::differences::Difference;
+use crate::env::Driver;
+use crate::env::Env;
+use crate::fixture::End;
+use crate::fixture::Pair;
+use crate::fixture::Registry;
+use crate::hostile;
+
+tests! { Interface, "sg":
+    buffer_arrives_behind_its_pointer,
+    several_buffers_of_many_sizes,
+    pointer_in_the_parent_is_changed,
+    pointers_three_deep,
+    parent_at_the_very_start,
+    arrives_in_a_reply,
+    too_little_room_is_refused,
+    room_that_is_no_multiple_of_eight_is_refused,
+    bad_address_is_refused,
+    huge_lengths_are_refused,
+    parents_that_are_none_are_refused,
+    pointer_outside_the_parent_is_refused,
+    pointers_must_be_changed_in_order,
+    plain_call_has_no_room_for_buffers,
+    descriptors_in_an_array_arrive,
+    arrays_that_make_no_sense_are_refused,
+    array_is_closed_with_its_buffer,
+}
+
+fn pair(env: &Env) -> Pair {
+    let registry = Registry::start(env);
+    let (mut client, mut server) = (End::open(env), End::open(env));
+    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object::binder(0x51000, 0x51c00) };
+    registry.put(&mut server, 1, node);
+    let handle = registry.get(&mut client, 1);
+    Pair { client, server: server.enter(), handle, registry }
+}
+
+/// A parcel that starts with a few bytes and a buffer object. (What stands at the very start is a matter of its own.)
+fn behind(bytes: &[u8]) -> Parcel {
+    let mut parcel = Parcel::from_bytes(b"before..");
+    parcel.object(&object::buffer(bytes));
+    parcel
+}
+
+fn start(pair: &mut Pair, parcel: &Parcel, buffers_size: u64) {
+    let transaction = Call::new(pair.handle, 1, parcel).data();
+    pair.client.queue().command(uapi::BC_TRANSACTION_SG, &TransactionDataSg { transaction, buffers_size });
+    pair.client.flush().expect("BC_TRANSACTION_SG");
+}
+
+#[track_caller]
+fn refused(pair: &mut Pair, parcel: &Parcel, buffers_size: u64) {
+    start(pair, parcel, buffers_size);
+    pair.client.expect(&[Return::FailedReply]);
+    pair.server.expect(&[]);
+}
+
+#[track_caller]
+fn finish(pair: &mut Pair, call: &TransactionData) {
+    pair.server.give_back(call);
+    pair.server.answer(&Parcel::new());
+    let reply = pair.client.expect_reply();
+    pair.client.give_back(&reply);
+}
+
+/// The buffer object number `index` of what arrived.
+#[track_caller]
+fn arrived(end: &End, call: &TransactionData, index: usize) -> BufferObject {
+    let payload = end.payload(call).expect("a readable buffer");
+    let object = &payload.data[payload.offsets[index] as usize..];
+    let (object, _) = BufferObject::read_from_prefix(object).expect("a buffer object");
+    assert_eq!(object.kind, uapi::BINDER_TYPE_PTR);
+    object
+}
+
+/// The bytes behind a buffer object that arrived.
+#[track_caller]
+fn bytes(end: &End, object: &BufferObject) -> Vec<u8> {
+    let map = end.binder().mapping().expect("a mapping");
+    assert!(map.contains(object.buffer, object.length));
+    hostile::peek(object.buffer, object.length as usize).expect("readable")
+}
+
+fn room(lengths: &[usize]) -> u64 {
+    lengths.iter().map(|length| length.next_multiple_of(8) as u64).sum()
+}
+
+fn buffer_arrives_behind_its_pointer(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(1000, 1);
+    let parcel = Parcel::from_object(&object::buffer(&sent));
+    start(&mut pair, &parcel, 1000);
+    let call = pair.server.expect_transaction();
+    assert_eq!((call.data_size, call.offsets_size), (40, 8));
+    let object = arrived(&pair.server, &call, 0);
+    assert_eq!(object.length, 1000);
+    assert!(bytes(&pair.server, &object) == sent);
+    finish(&mut pair, &call);
+    whole(&mut pair);
+}
+
+fn several_buffers_of_many_sizes(env: &Env) {
+    let mut pair = pair(env);
+    let sizes = [0, 1, 7, 8, 9, 4095, 4096, 4097, 100_000];
+    let sent: Vec<Vec<u8>> = (0..).zip(sizes).map(|(seed, size)| pattern(size, seed)).collect();
+    let mut parcel = Parcel::from_bytes(&[1, 2, 3]);
+    for bytes in &sent {
+        parcel.object(&object::buffer(bytes));
+    }
+    start(&mut pair, &parcel, room(&sizes));
+    let call = pair.server.expect_transaction();
+    for (index, sent) in sent.iter().enumerate() {
+        assert!(bytes(&pair.server, &arrived(&pair.server, &call, index)) == *sent, "buffer {index}");
+    }
+    finish(&mut pair, &call);
+    whole(&mut pair);
+}
+
+fn pointer_in_the_parent_is_changed(env: &Env) {
+    let mut pair = pair(env);
+    let (parent, child) = (pattern(100, 1), pattern(50, 2));
+    for at in [0, 8, 16, 88, 92] {
+        let mut parcel = behind(&parent);
+        parcel.object(&object::child_buffer(&child, 0, at));
+        start(&mut pair, &parcel, room(&[100, 50]));
+        let call = pair.server.expect_transaction();
+        let (outer, inner) = (arrived(&pair.server, &call, 0), arrived(&pair.server, &call, 1));
+        let mut wanted = parent.clone();
+        wanted[at as usize..at as usize + 8].copy_from_slice(&inner.buffer.to_ne_bytes());
+        assert!(bytes(&pair.server, &outer) == wanted, "at {at}");
+        assert!(bytes(&pair.server, &inner) == child);
+        finish(&mut pair, &call);
+    }
+}
+
+fn pointers_three_deep(env: &Env) {
+    let mut pair = pair(env);
+    let levels: Vec<Vec<u8>> = (0..4).map(|seed| pattern(64, seed)).collect();
+    let mut parcel = behind(&levels[0]);
+    for (level, bytes) in levels.iter().enumerate().skip(1) {
+        parcel.object(&object::child_buffer(bytes, level - 1, 8 * level as u64));
+    }
+    start(&mut pair, &parcel, 4 * 64);
+    let call = pair.server.expect_transaction();
+    let objects: Vec<BufferObject> = (0..4).map(|index| arrived(&pair.server, &call, index)).collect();
+    for level in 0..4 {
+        let mut wanted = levels[level].clone();
+        if let Some(below) = objects.get(level + 1) {
+            let at = 8 * (level + 1);
+            wanted[at..at + 8].copy_from_slice(&below.buffer.to_ne_bytes());
+        }
+        assert!(bytes(&pair.server, &objects[level]) == wanted, "level {level}");
+    }
+    finish(&mut pair, &call);
+}
+
+fn parent_at_the_very_start(env: &Env) {
+    let mut pair = pair(env);
+    let (parent, child) = (pattern(64, 1), pattern(64, 2));
+    let mut parcel = Parcel::from_object(&object::buffer(&parent));
+    parcel.object(&object::child_buffer(&child, 0, 8));
+    if env.driver(Difference::ParentAtZero) == Driver::C {
+        return refused(&mut pair, &parcel, 128);
+    }
+    start(&mut pair, &parcel, 128);
+    let call = pair.server.expect_transaction();
+    assert!(bytes(&pair.server, &arrived(&pair.server, &call, 1)) == child);
+    finish(&mut pair, &call);
+}
+
+fn arrives_in_a_reply(env: &Env) {
+    let mut pair = pair(env);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+    let call = pair.server.expect_transaction();
+    pair.server.give_back(&call);
+    let sent = pattern(777, 1);
+    let parcel = Parcel::from_object(&object::buffer(&sent));
+    let transaction = Call::reply(&parcel).data();
+    pair.server.queue().command(uapi::BC_REPLY_SG, &TransactionDataSg { transaction, buffers_size: 784 });
+    pair.server.flush().expect("BC_REPLY_SG");
+    pair.server.expect(&[Return::TransactionComplete]);
+    let reply = pair.client.expect_reply();
+    assert!(bytes(&pair.client, &arrived(&pair.client, &reply, 0)) == sent);
+    pair.client.give_back(&reply);
+}
+
+fn too_little_room_is_refused(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(100, 1);
+    let mut parcel = Parcel::from_object(&object::buffer(&sent));
+    for size in [0, 8, 96] {
+        refused(&mut pair, &parcel, size);
+    }
+    parcel.object(&object::buffer(&sent));
+    refused(&mut pair, &parcel, 200);
+    whole(&mut pair);
+}
+
+fn room_that_is_no_multiple_of_eight_is_refused(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(10, 1);
+    let parcel = Parcel::from_object(&object::buffer(&sent));
+    for size in [17, 20, 23] {
+        refused(&mut pair, &parcel, size);
+    }
+    whole(&mut pair);
+}
+
+fn bad_address_is_refused(env: &Env) {
+    let mut pair = pair(env);
+    for address in [0, 8, 1 << 47, u64::MAX - 8] {
+        let object = BufferObject { buffer: address, length: 64, ..object::buffer(&[]) };
+        refused(&mut pair, &Parcel::from_object(&object), 64);
+    }
+    whole(&mut pair);
+}
+
+fn huge_lengths_are_refused(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(64, 1);
+    for length in [65, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 7, u64::MAX] {
+        let object = BufferObject { length, ..object::buffer(&sent) };
+        refused(&mut pair, &Parcel::from_object(&object), 64);
+    }
+    let parcel = Parcel::from_object(&object::buffer(&sent));
+    for size in [1 << 32, 1 << 62, 1 << 63, u64::MAX - 7, (u64::MAX - 7) & !0xff] {
+        refused(&mut pair, &parcel, size);
+    }
+    whole(&mut pair);
+}
+
+fn parents_that_are_none_are_refused(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(64, 1);
+    for parent in [1, 2, 3, 1 << 32, usize::MAX] {
+        let mut parcel = behind(&sent);
+        parcel.object(&object::child_buffer(&sent, parent, 0));
+        refused(&mut pair, &parcel, 128);
+    }
+    // A node is no parent.
+    let mut parcel = Parcel::from_object(&object::binder(8, 8));
+    parcel.object(&object::buffer(&sent));
+    parcel.object(&object::child_buffer(&sent, 0, 0));
+    start(&mut pair, &parcel, 128);
+    assert!(pair.client.drain().contains(&Return::FailedReply));
+    whole(&mut pair);
+}
+
+fn pointer_outside_the_parent_is_refused(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(64, 1);
+    for at in [57, 64, 65, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 7, u64::MAX] {
+        let mut parcel = behind(&sent);
+        parcel.object(&object::child_buffer(&sent, 0, at));
+        refused(&mut pair, &parcel, 128);
+    }
+    whole(&mut pair);
+}
+
+fn pointers_must_be_changed_in_order(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(64, 1);
+    // Within one parent from front to back.
+    let mut parcel = behind(&sent);
+    parcel.object(&object::child_buffer(&sent, 0, 16));
+    parcel.object(&object::child_buffer(&sent, 0, 8));
+    refused(&mut pair, &parcel, 192);
+    // Nor may two overlap.
+    let mut parcel = behind(&sent);
+    parcel.object(&object::child_buffer(&sent, 0, 16));
+    parcel.object(&object::child_buffer(&sent, 0, 20));
+    refused(&mut pair, &parcel, 192);
+    // And back to an earlier parent only upwards.
+    let mut parcel = behind(&sent);
+    parcel.object(&object::buffer(&sent));
+    parcel.object(&object::child_buffer(&sent, 1, 0));
+    parcel.object(&object::child_buffer(&sent, 0, 0));
+    refused(&mut pair, &parcel, 256);
+    whole(&mut pair);
+}
+
+fn plain_call_has_no_room_for_buffers(env: &Env) {
+    let mut pair = pair(env);
+    let sent = pattern(64, 1);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::buffer(&sent))));
+    pair.client.expect(&[Return::FailedReply]);
+    // Of nothing there is always enough.
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::buffer(&[]))));
+    let call = pair.server.expect_transaction();
+    assert_eq!(arrived(&pair.server, &call, 0).length, 0);
+    finish(&mut pair, &call);
+    whole(&mut pair);
+}
+
+/// A buffer with descriptors in it from `at` on, and the array object that says so.
+fn array(fds: &[i32], at: usize, bytes: &mut Vec<u8>) -> FdArrayObject {
+    bytes.clear();
+    bytes.resize(at, 0xab);
+    fds.iter().for_each(|fd| bytes.extend_from_slice(&fd.to_ne_bytes()));
+    object::fd_array(fds.len() as u64, 0, at as u64)
+}
+
+fn descriptors_in_an_array_arrive(env: &Env) {
+    let mut pair = pair(env);
+    let pipes: Vec<_> = (0..5).map(|_| nix::unistd::pipe().expect("pipe")).collect();
+    let fds: Vec<i32> = pipes.iter().map(|(_, write)| write.as_raw_fd()).collect();
+    let mut holder = Vec::new();
+    let array = array(&fds, 12, &mut holder);
+    let mut parcel = behind(&holder);
+    parcel.object(&array);
+    start(&mut pair, &parcel, room(&[holder.len()]));
+    let call = pair.server.expect_transaction();
+    let got = bytes(&pair.server, &arrived(&pair.server, &call, 0));
+    assert_eq!(got[..12], [0xab; 12]);
+    let new: Vec<i32> = got[12..].chunks_exact(4).map(|fd| i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]])).collect();
+    assert_eq!(new.len(), 5);
+    // Copies of one's own: the array's are closed with the buffer.
+    for (fd, (read, write)) in new.iter().zip(pipes) {
+        let there = hostile::duplicate(*fd).expect("an open descriptor");
+        drop(write);
+        File::from(there).write_all(b"x").expect("write");
+        let mut byte = [0; 1];
+        File::from(read).read_exact(&mut byte).expect("read");
+        assert_eq!(byte, *b"x");
+    }
+    finish(&mut pair, &call);
+}
+
+fn arrays_that_make_no_sense_are_refused(env: &Env) {
+    let mut pair = pair(env);
+    let mut holder = Vec::new();
+    let good = array(&[0, 1], 8, &mut holder);
+    let size = room(&[holder.len()]);
+    let wrong = [
+        FdArrayObject { num_fds: 3, ..good },
+        FdArrayObject { num_fds: 1 << 30, ..good },
+        FdArrayObject { num_fds: 1 << 62, ..good },
+        FdArrayObject { num_fds: u64::MAX, ..good },
+        FdArrayObject { parent: 1, ..good },
+        FdArrayObject { parent: 7, ..good },
+        FdArrayObject { parent: u64::MAX, ..good },
+        FdArrayObject { parent_offset: 9, ..good },
+        FdArrayObject { parent_offset: 10, ..good },
+        FdArrayObject { parent_offset: 12, ..good },
+        FdArrayObject { parent_offset: 16, ..good },
+        FdArrayObject { parent_offset: 1 << 63, ..good },
+        FdArrayObject { parent_offset: u64::MAX - 3, ..good },
+    ];
+    for wrong in wrong {
+        let mut parcel = behind(&holder);
+        parcel.object(&wrong);
+        refused(&mut pair, &parcel, size);
+    }
+    // Descriptors that are none.
+    let mut holder = Vec::new();
+    let array = array(&[0, 4711], 0, &mut holder);
+    let mut parcel = behind(&holder);
+    parcel.object(&array);
+    refused(&mut pair, &parcel, room(&[holder.len()]));
+    whole(&mut pair);
+}
+
+fn array_is_closed_with_its_buffer(env: &Env) {
+    let mut pair = pair(env);
+    let (read, write) = nix::unistd::pipe().expect("pipe");
+    let mut holder = Vec::new();
+    let array = array(&[write.as_raw_fd(); 3], 0, &mut holder);
+    let mut parcel = behind(&holder);
+    parcel.object(&array);
+    start(&mut pair, &parcel, room(&[holder.len()]));
+    let call = pair.server.expect_transaction();
+    drop(write);
+    finish(&mut pair, &call);
+    assert_eq!(File::from(read).read(&mut [0; 1]).expect("the end"), 0);
+}
