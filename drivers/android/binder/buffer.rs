@@ -25,7 +25,7 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
-    uaccess::UserSliceReader, //
+    uaccess::UserPtr, //
 };
 
 use crate::{
@@ -41,7 +41,10 @@ use crate::{
         StrongNode, //
     },
     node::uncount_local,
-    page_range::PageRange,
+    page_range::{
+        PageRange,
+        MAX_SIZE, //
+    },
     range_alloc::{
         RangeAllocator,
         Request,
@@ -97,10 +100,7 @@ fn align(n: usize) -> Option<usize> {
     n.checked_next_multiple_of(8)
 }
 
-/// Something that is inside a mapping, and so fits.
-fn small(n: usize) -> Result<u32, NoBuffer> {
-    u32::try_from(n).map_err(|_| NoBuffer::BadSize)
-}
+const _: () = assert!(MAX_SIZE <= u32::MAX as usize);
 
 /// `n` as a size or place in memory.
 fn wide(n: u32) -> usize {
@@ -149,28 +149,37 @@ impl Process {
             oneway: wanted.oneway,
             pid: wanted.pid,
         })?;
-        let mut buffer = Buffer {
-            process: self.clone(),
-            offset: small(reserved.offset)?,
-            reserved: true,
-            held: None,
+        let pages = match PageRange::acquire(&self.pages, reserved.offset, reserved.size) {
+            Ok(pages) => pages,
+            Err(_) => {
+                self.free_range(reserved.offset);
+                return Err(NoBuffer::NoMemory);
+            }
         };
-        let pages = PageRange::acquire(&self.pages, reserved.offset, reserved.size)
-            .map_err(|_| NoBuffer::NoMemory)?;
-        buffer.held = Some(Held {
-            pages,
-            node,
-            cargo: None,
-            data_size: small(wanted.data_size)?,
-            offsets_size: small(wanted.offsets_size)?,
-            extra_size: small(wanted.extra_size)?,
-            context_size: small(wanted.context_size)?,
-            oneway: wanted.oneway,
-            ends_oneway: false,
-            clear: wanted.clear,
-            _counted: CountedBuffer::new(),
-        });
+        // CAST: The range is inside a mapping of at most `MAX_SIZE` bytes, and so are its parts.
+        let buffer = Buffer {
+            process: self.clone(),
+            held: Some(Held {
+                pages,
+                node,
+                cargo: None,
+                offset: reserved.offset as u32,
+                data_size: wanted.data_size as u32,
+                offsets_size: wanted.offsets_size as u32,
+                extra_size: wanted.extra_size as u32,
+                context_size: wanted.context_size as u32,
+                oneway: wanted.oneway,
+                ends_oneway: false,
+                clear: wanted.clear,
+                _counted: CountedBuffer::new(),
+            }),
+        };
         Ok((buffer, reserved.spam_suspect))
+    }
+
+    /// Gives a range back to be reserved again. It cannot fail: whoever calls this has reserved it.
+    fn free_range(&self, offset: usize) {
+        let _ = self.buffers.lock().free(offset);
     }
 
     /// `BC_FREE_BUFFER`: takes the buffer at `address` back from user space.
@@ -180,12 +189,9 @@ impl Process {
     /// `EINVAL` if user space has no buffer there.
     pub(crate) fn take_buffer(self: &Arc<Self>, address: usize) -> Result<Buffer> {
         let offset = address.checked_sub(self.pages.user_start()).ok_or(EINVAL)?;
-        let small = u32::try_from(offset).map_err(|_| EINVAL)?;
         let held = self.buffers.lock().take(offset).ok_or(EINVAL)?;
         Ok(Buffer {
             process: self.clone(),
-            offset: small,
-            reserved: true,
             held: Some(held),
         })
     }
@@ -203,12 +209,10 @@ impl Process {
             drop(buffers);
             offset = at.saturating_add(1);
             // What was not with user space belongs to somebody who frees it.
-            if let (Some(held), Ok(offset)) = (held, u32::try_from(at)) {
+            if held.is_some() {
                 drop(Buffer {
                     process: self.clone(),
-                    offset,
-                    reserved: true,
-                    held: Some(held),
+                    held,
                 });
             }
         }
@@ -226,11 +230,13 @@ impl Buffer {
     }
 
     /// The user address of the data.
-    pub(crate) fn address(&self) -> usize {
-        self.process
-            .pages
-            .user_start()
-            .wrapping_add(wide(self.offset))
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if user space has the buffer already; that goes for all that follows.
+    pub(crate) fn address(&self) -> Result<usize> {
+        let offset = wide(self.held()?.offset);
+        Ok(self.process.pages.user_start().wrapping_add(offset))
     }
 
     /// Where the offsets begin, from the start of the buffer.
@@ -278,7 +284,7 @@ impl Buffer {
         if at.checked_add(len).is_none_or(|last| last > end) {
             return Err(EINVAL);
         }
-        Ok(wide(self.offset) + at)
+        Ok(wide(self.held()?.offset) + at)
     }
 
     /// Copies `len` bytes from user space to `at` in the buffer.
@@ -286,12 +292,7 @@ impl Buffer {
     /// # Errors
     ///
     /// `EFAULT` if they cannot be read, `EINVAL` if they go beyond the buffer.
-    pub(crate) fn copy_from_user(
-        &self,
-        at: usize,
-        from: &mut UserSliceReader,
-        len: usize,
-    ) -> Result {
+    pub(crate) fn copy_from_user(&self, at: usize, from: UserPtr, len: usize) -> Result {
         let place = self.place(at, len)?;
         self.held()?.pages.copy_from_user(place, from, len)
     }
@@ -411,11 +412,10 @@ impl Buffer {
     /// Hands the buffer to user space: from now on it can be freed by its address.
     pub(crate) fn deliver(mut self) {
         if let Some(held) = self.held.take() {
-            let refused = self.process.buffers.lock().commit(wide(self.offset), held);
-            match refused {
-                Ok(()) => self.reserved = false,
-                // Not to happen: the range is reserved as long as this value lives.
-                Err(held) => self.held = Some(held),
+            let offset = wide(held.offset);
+            // It cannot be refused: the range is reserved as long as this value lives.
+            if let Err(held) = self.process.buffers.lock().commit(offset, held) {
+                self.held = Some(held);
             }
         }
     }
@@ -436,18 +436,16 @@ impl Descriptors {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            held.give_back(&self.process, wide(self.offset));
-        }
-        if self.reserved {
-            // It cannot fail: the range is reserved as long as this value lives.
-            let _ = self.process.buffers.lock().free(wide(self.offset));
+            let offset = wide(held.offset);
+            held.give_back(&self.process);
+            self.process.free_range(offset);
         }
     }
 }
 
 impl Held {
     /// Gives back everything but the range.
-    fn give_back(self, process: &Process, offset: usize) {
+    fn give_back(self, process: &Process) {
         if self.clear {
             // The sizes were rounded up and added when the buffer was reserved, without overflow.
             let size = [self.data_size, self.offsets_size, self.extra_size]
@@ -455,7 +453,7 @@ impl Held {
                 .filter_map(|size| align(wide(size)))
                 .fold(0, usize::saturating_add);
             // It cannot fail: these are the pages that are held.
-            let _ = self.pages.clear(offset, size);
+            let _ = self.pages.clear(wide(self.offset), size);
         }
         drop(self.pages);
         if let Some(cargo) = self.cargo {

@@ -95,17 +95,17 @@ pub(crate) fn next_debug_id() -> u32 {
     }
 }
 
-/// The kernel's clock, in ticks of a few milliseconds. Reading it costs nothing.
-#[inline]
-pub(crate) fn jiffies() -> usize {
-    // SAFETY: The clock ticks as it pleases; one aligned word is read, once.
-    unsafe { (&raw const bindings::jiffies).read_volatile() }
+/// The lower half of the kernel's tick count: enough to tell how old something is that is not older than weeks.
+pub(crate) fn jiffies() -> u32 {
+    // SAFETY: The kernel's tick count can be read at any time.
+    // CAST: Only the lower half is wanted.
+    unsafe { (&raw const bindings::jiffies).read_volatile() as u32 }
 }
 
-/// The milliseconds from `start` to now.
-pub(crate) fn milliseconds_since(start: usize) -> u64 {
-    // SAFETY: The function computes.
-    unsafe { bindings::jiffies64_to_msecs(jiffies().wrapping_sub(start) as u64) }
+/// Milliseconds since [`jiffies`] was `start`.
+pub(crate) fn milliseconds_since(start: u32) -> u64 {
+    // SAFETY: The function has no requirements.
+    unsafe { bindings::jiffies64_to_msecs(u64::from(jiffies().wrapping_sub(start))) }
 }
 
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.

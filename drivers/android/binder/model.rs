@@ -472,7 +472,7 @@ pub(crate) struct FreezeState {
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
 pub(crate) struct StrongNode(pub(crate) NodeRef);
 
-/// A buffer in a process's mapping, but for where it is.
+/// A buffer in a process's mapping.
 ///
 /// It is moved several times on every call, and so is kept small: what few transactions have is in [`Cargo`].
 pub(crate) struct Held {
@@ -480,6 +480,8 @@ pub(crate) struct Held {
     /// The node that was called.
     pub(crate) node: Option<StrongNode>,
     pub(crate) cargo: Option<KBox<Cargo>>,
+    /// Where it begins in the mapping.
+    pub(crate) offset: u32,
     pub(crate) data_size: u32,
     pub(crate) offsets_size: u32,
     /// Bytes behind the offsets: buffers that objects point to, and the security context.
@@ -536,33 +538,30 @@ pub(crate) enum ObjectRef {
 /// A buffer that user space has not got, or no longer. Dropping it gives everything back.
 pub(crate) struct Buffer {
     pub(crate) process: Arc<Process>,
-    /// Where it begins in the mapping.
-    pub(crate) offset: u32,
-    /// The bytes are this value's to free.
-    pub(crate) reserved: bool,
-    /// The rest. `None` while the buffer is being made, and once user space has it.
+    /// `None` once user space has it.
     pub(crate) held: Option<Held>,
 }
 
 /// A call, one-way call or reply.
 pub(crate) struct Transaction {
     pub(crate) debug_id: u32,
-    /// When it began, in jiffies.
-    pub(crate) start: usize,
+    /// When it began, as told by [`jiffies`](crate::helpers::jiffies).
+    pub(crate) start: u32,
     /// Who waits for the reply; nobody for one-way calls and replies.
     pub(crate) from: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
     pub(crate) from_parent: Option<TransactionRef>,
     pub(crate) target: Arc<Process>,
     pub(crate) sender_pid: i32,
-    /// The sender's nice value.
-    pub(crate) nice: i32,
     pub(crate) code: u32,
     pub(crate) flags: u32,
     pub(crate) sender_euid: Kuid,
     pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
     pub(crate) _counted: CountedTransaction,
 }
+
+// With its reference count it fits the allocator's 192 bytes, all of which are cleared on every call.
+const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 192);
 
 /// A counted reference to a transaction.
 pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
@@ -575,8 +574,10 @@ pub(crate) struct Receiver {
     pub(crate) thread: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
     pub(crate) parent: Option<TransactionRef>,
-    /// That thread's nice value before.
-    pub(crate) saved_nice: i32,
+    /// The sender's nice value.
+    pub(crate) sender_nice: i8,
+    /// The nice value of the thread that works on it before it did.
+    pub(crate) saved_nice: i8,
     /// It is one of [`ProcessInner::outstanding`].
     pub(crate) counted: bool,
 }

@@ -15,6 +15,12 @@ pub(crate) fn current() -> i32 {
     priority - bindings::DEFAULT_PRIO as i32
 }
 
+/// The same, to keep: real-time threads, whose value is out of range, count as the least nice.
+pub(crate) fn current_small() -> i8 {
+    // CAST: Clamped to what fits.
+    current().clamp(bindings::MIN_NICE, bindings::MAX_NICE as i32) as i8
+}
+
 /// Makes the current thread as nice as `nice`, or as close to that as it may come by its limits.
 pub(crate) fn set(nice: i32) {
     let now = current();

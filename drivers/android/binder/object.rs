@@ -130,10 +130,10 @@ impl<'a> Filler<'a> {
     /// What was done by then is given back with the buffer.
     pub(crate) fn fill(
         &mut self,
-        mut data: UserSliceReader,
+        data: UserPtr,
+        data_size: usize,
         mut offsets: UserSliceReader,
     ) -> Result<(), Refused> {
-        let data_size = data.len();
         if offsets.len() % size_of::<u64>() != 0 {
             return invalid("size of the offsets is not a multiple of 8");
         }
@@ -156,17 +156,18 @@ impl<'a> Filler<'a> {
             let gap = offset
                 .checked_sub(done)
                 .ok_or((EINVAL, "objects overlap or are out of order"))?;
-            self.copy_data(done, &mut data, gap)?;
-            done = offset + self.object(object, offset, &mut data)?;
+            self.copy_data(data, done, gap)?;
+            let rest = UserSlice::new(data.wrapping_byte_add(offset), data_size - offset);
+            done = offset + self.object(object, offset, rest.reader())?;
             object += 1;
         }
-        let rest = data.len();
-        self.copy_data(done, &mut data, rest)
+        self.copy_data(data, done, data_size - done)
     }
 
-    fn copy_data(&self, at: usize, data: &mut UserSliceReader, len: usize) -> Result<(), Refused> {
+    /// Copies `len` bytes at `at` in the data, which the sender has at `data`.
+    fn copy_data(&self, data: UserPtr, at: usize, len: usize) -> Result<(), Refused> {
         self.buffer
-            .copy_from_user(at, data, len)
+            .copy_from_user(at, data.wrapping_byte_add(at), len)
             .map_err(|e| (e, "data cannot be read"))
     }
 
@@ -181,7 +182,7 @@ impl<'a> Filler<'a> {
         &mut self,
         object: usize,
         offset: usize,
-        data: &mut UserSliceReader,
+        mut data: UserSliceReader,
     ) -> Result<usize, Refused> {
         // The kind is read before the rest tells how much there is to read. It is read again with that, and may be
         // another by then: that one is not looked at.
@@ -204,14 +205,14 @@ impl<'a> Filler<'a> {
             | BINDER_TYPE_WEAK_BINDER
             | BINDER_TYPE_HANDLE
             | BINDER_TYPE_WEAK_HANDLE => {
-                let mut flat: FlatObject = whole(data)?;
+                let mut flat: FlatObject = whole(&mut data)?;
                 flat.kind = kind;
                 let translated = self.reference(&flat)?;
                 self.write(offset, &translated)?;
                 Ok(size_of::<FlatObject>())
             }
             BINDER_TYPE_FD => {
-                let flat: FlatObject = whole(data)?;
+                let flat: FlatObject = whole(&mut data)?;
                 // The number is at the place of a handle.
                 self.file(
                     flat.handle(),
@@ -227,13 +228,13 @@ impl<'a> Filler<'a> {
                 Ok(size_of::<FlatObject>())
             }
             BINDER_TYPE_FDA => {
-                let array: FdArrayObject = whole(data)?;
+                let array: FdArrayObject = whole(&mut data)?;
                 self.fd_array(&array)?;
                 self.write(offset, &FdArrayObject { kind, ..array })?;
                 Ok(size_of::<FdArrayObject>())
             }
             BINDER_TYPE_PTR => {
-                let pointer: BufferObject = whole(data)?;
+                let pointer: BufferObject = whole(&mut data)?;
                 let translated = self.pointer(object, &BufferObject { kind, ..pointer })?;
                 self.write(offset, &translated)?;
                 Ok(size_of::<BufferObject>())
@@ -395,14 +396,14 @@ impl<'a> Filler<'a> {
             return invalid("buffer too large");
         }
         // CAST: An address in user space; the driver runs on 64-bit kernels only.
-        let mut reader = UserSlice::new(UserPtr::from_addr(from.buffer as usize), length).reader();
+        let source = UserPtr::from_addr(from.buffer as usize);
         self.buffer
-            .copy_from_user(at, &mut reader, length)
+            .copy_from_user(at, source, length)
             .map_err(|e| (e, "buffer cannot be read"))?;
         // The whole is a multiple of 8, so that what is rounded up fits if what is not does.
         self.next_extra = at + length.next_multiple_of(8).min(room);
 
-        let address = self.buffer.address() + at;
+        let address = self.buffer.address().map_err(|e| (e, "no buffer"))? + at;
         let mut parent = None;
         if from.flags & BINDER_BUFFER_FLAG_HAS_PARENT != 0 {
             let owner = number(from.parent, "parent is no buffer that came before")?;

@@ -73,7 +73,7 @@ use kernel::{
         SpinLock, //
     },
     types::Opaque,
-    uaccess::UserSliceReader, //
+    uaccess::UserPtr, //
 };
 
 use crate::{
@@ -804,7 +804,7 @@ impl PageUse {
     }
 
     /// Calls `f` for each piece of a page that makes up the bytes `offset..offset + len` of the mapping: page, offset
-    /// in the page, and length.
+    /// in the page, and length. A piece ends inside its page.
     ///
     /// # Errors
     ///
@@ -838,16 +838,31 @@ impl PageUse {
     /// # Errors
     ///
     /// `EFAULT` if they cannot be read; `EINVAL` if they go beyond the pages held.
-    pub(crate) fn copy_from_user(
-        &self,
-        offset: usize,
-        from: &mut UserSliceReader,
-        len: usize,
-    ) -> Result {
+    pub(crate) fn copy_from_user(&self, offset: usize, from: UserPtr, len: usize) -> Result {
+        let mut from = from;
         self.for_each_piece(offset, len, |page, within, piece| {
-            // SAFETY: The bytes belong to one buffer, which is not delivered yet: nobody else writes to them, and
-            // whoever reads the page through a mapping does so as a user of memory that the kernel writes.
-            unsafe { page.copy_from_user_slice_raw(from, within, piece) }
+            // SAFETY: The page is valid as long as it is lent; it is unmapped below, in the reverse order of mapping.
+            let mapped = unsafe { bindings::kmap_local_page(page.as_ptr()) };
+            // The variant without the check of the kernel's side: that looks for the object that the bytes are in,
+            // and here it is the one page, of which `piece` bytes from `within` are left.
+            // SAFETY: By the promise of `for_each_piece` the bytes are in the page. They belong to one buffer, which is
+            // not delivered yet: nobody else writes to them, and whoever reads the page through a mapping does so as a
+            // user of memory that the kernel writes.
+            let left = unsafe {
+                bindings::_copy_from_user(
+                    mapped.cast::<u8>().add(within).cast(),
+                    from.as_const_ptr(),
+                    piece,
+                )
+            };
+            // SAFETY: It was the last page that this thread mapped.
+            unsafe { bindings::kunmap_local(mapped) };
+            from = from.wrapping_byte_add(piece);
+            if left == 0 {
+                Ok(())
+            } else {
+                Err(EFAULT)
+            }
         })
     }
 

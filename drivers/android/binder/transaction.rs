@@ -213,9 +213,10 @@ impl Outgoing<'_> {
         let extra_at = buffer.extra_at().map_err(bad)?;
         let extra_end = extra_at + extra_size;
         // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
-        let slice = |address: u64, size| {
-            UserSlice::new(UserPtr::from_addr(address as usize), size).reader()
-        };
+        let (from, offsets) = (
+            UserPtr::from_addr(data.buffer as usize),
+            UserPtr::from_addr(data.offsets as usize),
+        );
         object::Filler::new(
             self.thread,
             &mut buffer,
@@ -223,8 +224,9 @@ impl Outgoing<'_> {
             extra_at..extra_end,
         )
         .fill(
-            slice(data.buffer, wanted.data_size),
-            slice(data.offsets, wanted.offsets_size),
+            from,
+            wanted.data_size,
+            UserSlice::new(offsets, wanted.offsets_size).reader(),
         )
         .map_err(|(error, reason)| failed(error, reason))?;
         if let Some(context) = &context {
@@ -289,7 +291,6 @@ impl Outgoing<'_> {
             from_parent,
             target: self.target.clone(),
             sender_pid: process.pid,
-            nice: nice::current(),
             code: self.message.data.code,
             flags: self.message.data.flags,
             sender_euid: process.task.euid(),
@@ -299,6 +300,7 @@ impl Outgoing<'_> {
                     buffer: Some(buffer),
                     thread: None,
                     parent: None,
+                    sender_nice: nice::current_small(),
                     saved_nice: 0,
                     counted: false,
                 },
@@ -580,7 +582,7 @@ fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
     let popped = core::mem::replace(&mut thread.state(&mut inner).stack, parent);
     drop(inner);
     drop((handler, popped));
-    nice::set(saved_nice);
+    nice::set(i32::from(saved_nice));
     Ok(call)
 }
 
@@ -702,8 +704,8 @@ impl Transaction {
             sender_euid: self.sender_euid.into_uid_in_current_ns(),
             data_size: u64::from(data_size),
             offsets_size: u64::from(offsets_size),
-            buffer: buffer.address() as u64,
-            offsets: (buffer.address() + buffer.offsets_at()?) as u64,
+            buffer: buffer.address()? as u64,
+            offsets: (buffer.address()? + buffer.offsets_at()?) as u64,
         })
     }
 
@@ -713,7 +715,7 @@ impl Transaction {
             (Some(_), Some(at)) => out.put(&SecureTransactionReturn {
                 code: BR_TRANSACTION_SEC_CTX,
                 data,
-                security_context: (buffer.address() + at) as u64,
+                security_context: (buffer.address()? + at) as u64,
             }),
             (Some(_), None) => out.put(&TransactionReturn {
                 code: BR_TRANSACTION,
@@ -726,11 +728,11 @@ impl Transaction {
         }
     }
 
-    /// How nice the thread that handles this, and whose own value is `own`, should be.
-    fn handler_nice(&self, min_nice: i32, own: i32) -> i32 {
+    /// How nice the thread that handles this should be, if the sender was as nice as `sent` and it is itself `own`.
+    fn handler_nice(&self, sent: i32, min_nice: i32, own: i32) -> i32 {
         let oneway = self.flags & TF_ONE_WAY != 0;
-        if self.nice < min_nice && !oneway {
-            self.nice
+        if sent < min_nice && !oneway {
+            sent
         } else if !oneway || own > min_nice {
             min_nice
         } else {
@@ -747,6 +749,7 @@ impl Work for Transaction {
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
         let receiver = self.receiver(&mut inner);
+        let sender_nice = i32::from(receiver.sender_nice);
         let Some(mut buffer) = receiver.buffer.take() else {
             return Ok(Delivered::More);
         };
@@ -756,7 +759,7 @@ impl Work for Transaction {
             let receiver = self.receiver(&mut inner);
             receiver.thread = Some(thread.clone());
             receiver.parent = below;
-            receiver.saved_nice = nice::current();
+            receiver.saved_nice = nice::current_small();
         } else {
             self.uncount(&mut inner);
         }
@@ -766,7 +769,7 @@ impl Work for Transaction {
             Some(node) => {
                 // CAST: Eight bits.
                 let min_nice = (node.flags & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32;
-                nice::set(self.handler_nice(min_nice, nice::current()));
+                nice::set(self.handler_nice(sender_nice, min_nice, nice::current()));
                 false
             }
             None => true,
