@@ -9,6 +9,8 @@ use crate::env::Env;
 mod buffer;
 mod death;
 mod fd;
+mod freeze;
+mod info;
 mod ioctl;
 mod looper;
 mod mapping;
@@ -20,6 +22,7 @@ mod oneway;
 mod poll;
 mod reclaim;
 mod refs;
+mod secctx;
 mod sg;
 mod threads;
 mod transaction;
@@ -77,6 +80,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         notify::TESTS,
         fd::TESTS,
         sg::TESTS,
+        info::TESTS,
+        freeze::TESTS,
+        secctx::TESTS,
         module::TESTS,
     ]
     .into_iter()

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Frozen processes: who may call them, what is kept for them, and who is told.
+
+use binder_client::Call;
+use binder_client::Commands;
+use binder_client::Parcel;
+use binder_client::Return;
+use binder_client::object;
+use binder_client::uapi;
+use binder_client::uapi::FreezeInfo;
+use binder_client::uapi::FrozenStateInfo;
+use binder_client::uapi::FrozenStatusInfo;
+use nix::errno::Errno;
+
+use super::tests;
+use crate::env::Env;
+use crate::fixture::End;
+use crate::fixture::Peer;
+use crate::fixture::Registry;
+
+tests! { Interface, "freeze":
+    unknown_process_is_einval,
+    calls_to_a_frozen_process_fail,
+    one_way_calls_wait_until_it_thaws,
+    later_one_way_call_takes_the_place_of_an_earlier,
+    call_that_is_out_keeps_it_from_freezing,
+    freezing_waits_for_calls_that_are_out,
+    what_a_frozen_process_was_sent_is_known,
+    notification_tells_the_state_and_its_changes,
+    notification_is_told_once_at_a_time,
+    notification_cleared,
+    notification_requests_that_make_no_sense,
+    frozen_process_that_dies,
+}
+
+/// A server in a process of its own, which can be frozen, and a client here.
+struct Scene {
+    client: End,
+    handle: u32,
+    peer: Peer,
+    registry: Registry,
+}
+
+/// Told to the server: read one thing and answer it if it is a call.
+const TAKE: u64 = 1;
+
+impl Scene {
+    fn new(env: &Env) -> Self {
+        let registry = Registry::start(env);
+        let peer = Peer::start(env, |env, line| {
+            let mut end = End::open(env);
+            registry.put(&mut end, 1, object::binder(0x8000, 0x8008));
+            let mut end = end.enter();
+            line.say(0).expect("the test is there");
+            while let Ok(TAKE) = line.hear() {
+                let received = end.wait_transaction();
+                end.give_back(&received);
+                line.say(received.code.into()).expect("the test is there");
+                if received.flags & uapi::TF_ONE_WAY == 0 {
+                    // A number first, so that a test can act while the call is being answered.
+                    let _ = line.hear();
+                    end.start_reply(Call::reply(&Parcel::new()));
+                    assert_eq!(end.wait(), Return::TransactionComplete);
+                    line.say(0).expect("the test is there");
+                }
+            }
+        });
+        peer.hear();
+        let mut client = End::open(env).enter();
+        let handle = registry.get(&mut client, 1);
+        Self { client, handle, peer, registry }
+    }
+
+    fn freeze(&self, enable: u32, timeout_ms: u32) -> nix::Result<()> {
+        let mut info = FreezeInfo { pid: self.peer.pid() as u32, enable, timeout_ms };
+        self.client.binder().ioctl(uapi::BINDER_FREEZE, &mut info).map(drop)
+    }
+
+    fn state(&self) -> FrozenStatusInfo {
+        let mut info = FrozenStatusInfo { pid: self.peer.pid() as u32, ..FrozenStatusInfo::default() };
+        assert_eq!(self.client.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info), Ok(0));
+        info
+    }
+
+    /// The server takes one call; its code.
+    fn take(&self) -> u64 {
+        self.peer.say(TAKE);
+        self.peer.hear()
+    }
+
+    fn one_way(&mut self, code: u32) -> Vec<Return> {
+        self.client.start(Call::one_way(self.handle, code, &Parcel::from_bytes(&[1; 20])));
+        self.client.drain()
+    }
+
+    fn send(&mut self, fill: impl FnOnce(&mut Commands<'static>, u32)) -> Vec<Return> {
+        let handle = self.handle;
+        fill(self.client.queue(), handle);
+        assert_eq!(self.client.flush(), Ok(()));
+        self.client.drain()
+    }
+}
+
+fn unknown_process_is_einval(env: &Env) {
+    let scene = Scene::new(env);
+    for pid in [0, 1, u32::MAX, 1 << 31] {
+        let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 0 };
+        assert_eq!(scene.client.binder().ioctl(uapi::BINDER_FREEZE, &mut info), Err(Errno::EINVAL), "{pid}");
+        let mut info = FrozenStatusInfo { pid, ..FrozenStatusInfo::default() };
+        assert_eq!(scene.client.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info), Err(Errno::EINVAL));
+    }
+}
+
+fn calls_to_a_frozen_process_fail(env: &Env) {
+    let mut scene = Scene::new(env);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    for _ in 0..2 {
+        scene.client.start(Call::new(scene.handle, 1, &Parcel::new()));
+        scene.client.expect(&[Return::FrozenReply]);
+    }
+    // Freezing what is frozen is no error, nor is thawing what is not.
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    scene.client.start(Call::new(scene.handle, 2, &Parcel::new()));
+    assert_eq!(scene.take(), 2);
+    scene.peer.say(0);
+    scene.peer.hear();
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+}
+
+fn one_way_calls_wait_until_it_thaws(env: &Env) {
+    let mut scene = Scene::new(env);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    for code in 1..4 {
+        assert_eq!(scene.one_way(code), [Return::TransactionPendingFrozen]);
+    }
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    for code in 1..4 {
+        assert_eq!(scene.take(), code);
+    }
+    assert_eq!(scene.one_way(9), [Return::TransactionComplete]);
+    assert_eq!(scene.take(), 9);
+}
+
+fn later_one_way_call_takes_the_place_of_an_earlier(env: &Env) {
+    let mut scene = Scene::new(env);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    let empty = Parcel::new();
+    // Same node, code and flags: only the last of them is worth anything.
+    for code in [5, 6, 5, 5, 6] {
+        scene.client.start(Call::one_way(scene.handle, code, &empty).with_flags(uapi::TF_UPDATE_TXN));
+        scene.client.expect(&[Return::TransactionPendingFrozen]);
+    }
+    scene.one_way(7);
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    let got: Vec<u64> = (0..4).map(|_| scene.take()).collect();
+    // The first was next in line already and is not replaced.
+    assert_eq!(got, [5, 5, 6, 7]);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (0, 0));
+}
+
+fn call_that_is_out_keeps_it_from_freezing(env: &Env) {
+    let mut scene = Scene::new(env);
+    scene.client.start(Call::new(scene.handle, 3, &Parcel::new()));
+    assert_eq!(scene.freeze(1, 0), Err(Errno::EAGAIN));
+    assert_eq!(scene.take(), 3);
+    assert_eq!(scene.freeze(1, 10), Err(Errno::EAGAIN));
+    scene.peer.say(0);
+    scene.peer.hear();
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+    // It has not stayed half frozen.
+    scene.client.start(Call::new(scene.handle, 4, &Parcel::new()));
+    assert_eq!(scene.take(), 4);
+    scene.peer.say(0);
+    scene.peer.hear();
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+}
+
+fn freezing_waits_for_calls_that_are_out(env: &Env) {
+    let mut scene = Scene::new(env);
+    scene.client.start(Call::new(scene.handle, 3, &Parcel::new()));
+    assert_eq!(scene.take(), 3);
+    let pid = scene.peer.pid() as u32;
+    let binder = scene.client.binder().clone();
+    let (say, hear) = std::sync::mpsc::channel();
+    let freezing = std::thread::spawn(move || {
+        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 600_000 };
+        binder.ioctl(uapi::BINDER_FREEZE, &mut info)
+    });
+    let thread = hear.recv().expect("the thread is there");
+    crate::fixture::until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
+    scene.peer.say(0);
+    scene.peer.hear();
+    assert_eq!(freezing.join().expect("the thread is well"), Ok(0));
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+    scene.client.start(Call::new(scene.handle, 4, &Parcel::new()));
+    scene.client.expect(&[Return::FrozenReply]);
+}
+
+fn what_a_frozen_process_was_sent_is_known(env: &Env) {
+    let mut scene = Scene::new(env);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (0, 0));
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (0, 0));
+    // The second bit says that something is on its way to it, a one-way call too.
+    scene.one_way(1);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (2, 1));
+    scene.client.start(Call::new(scene.handle, 1, &Parcel::new()));
+    scene.client.expect(&[Return::FrozenReply]);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (3, 1));
+    scene.one_way(2);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (3, 1));
+    // What it was sent while it was frozen is forgotten when it thaws, what is on its way is not.
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (2, 0));
+    assert_eq!(scene.take(), 1);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (2, 0));
+    assert_eq!(scene.take(), 2);
+    assert_eq!((scene.state().sync_recv, scene.state().async_recv), (0, 0));
+}
+
+const COOKIE: u64 = 0xf0;
+
+fn state(is_frozen: u32) -> Return {
+    Return::FrozenBinder(FrozenStateInfo { cookie: COOKIE, is_frozen, reserved: 0 })
+}
+
+fn notification_tells_the_state_and_its_changes(env: &Env) {
+    let mut scene = Scene::new(env);
+    let told = scene.send(|commands, handle| {
+        commands.request_freeze(handle, COOKIE);
+    });
+    assert_eq!(told, [state(0)]);
+    scene.send(|commands, _| {
+        commands.freeze_done(COOKIE);
+    });
+    for _ in 0..2 {
+        for frozen in [1, 0] {
+            assert_eq!(scene.freeze(frozen, 0), Ok(()));
+            assert_eq!(scene.client.drain(), [state(frozen)]);
+            let told = scene.send(|commands, _| {
+                commands.freeze_done(COOKIE);
+            });
+            assert_eq!(told, []);
+        }
+    }
+    // What is not frozen can be thawed, and that is told too.
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    scene.client.expect(&[state(0)]);
+}
+
+fn notification_is_told_once_at_a_time(env: &Env) {
+    let mut scene = Scene::new(env);
+    let told = scene.send(|commands, handle| {
+        commands.request_freeze(handle, COOKIE);
+    });
+    assert_eq!(told, [state(0)]);
+    // The news waits until the holder is done with the last.
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    scene.client.expect(&[]);
+    let told = scene.send(|commands, _| {
+        commands.freeze_done(COOKIE);
+    });
+    assert_eq!(told, [state(1)]);
+}
+
+fn notification_cleared(env: &Env) {
+    let mut scene = Scene::new(env);
+    scene.send(|commands, handle| {
+        commands.request_freeze(handle, COOKIE);
+    });
+    scene.send(|commands, _| {
+        commands.freeze_done(COOKIE);
+    });
+    let told = scene.send(|commands, handle| {
+        commands.clear_freeze(handle, COOKIE);
+    });
+    assert_eq!(told, [Return::ClearFreezeNotificationDone(COOKIE)]);
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    scene.client.expect(&[]);
+    // And again from the start.
+    let told = scene.send(|commands, handle| {
+        commands.request_freeze(handle, COOKIE);
+    });
+    assert_eq!(told, [state(1)]);
+}
+
+fn notification_requests_that_make_no_sense(env: &Env) {
+    let scene = Scene::new(env);
+    let refused = |fill: &dyn Fn(&mut Commands<'_>)| {
+        let mut commands = Commands::new();
+        commands.enter_looper();
+        fill(&mut commands);
+        scene.client.binder().write_read(commands.bytes(), &mut []).0
+    };
+    let handle = scene.handle;
+    let results = [
+        refused(&|commands| {
+            commands.request_freeze(handle + 1, COOKIE);
+        }),
+        refused(&|commands| {
+            commands.clear_freeze(handle + 1, COOKIE);
+        }),
+        refused(&|commands| {
+            commands.clear_freeze(handle, COOKIE);
+        }),
+        refused(&|commands| {
+            commands.freeze_done(COOKIE);
+        }),
+        refused(&|commands| {
+            commands.request_freeze(handle, COOKIE);
+        }),
+        refused(&|commands| {
+            commands.request_freeze(handle, COOKIE + 1);
+        }),
+        refused(&|commands| {
+            commands.clear_freeze(handle, COOKIE + 1);
+        }),
+    ];
+    // Here the ioctl itself says so, unlike with deaths; the fifth is a good one.
+    let no = Err(Errno::EINVAL);
+    assert_eq!(results, [no, no, no, no, Ok(()), no, no]);
+}
+
+fn frozen_process_that_dies(env: &Env) {
+    let mut scene = Scene::new(env);
+    scene.send(|commands, handle| {
+        commands.request_death(handle, 1).request_freeze(handle, COOKIE);
+    });
+    scene.send(|commands, _| {
+        commands.freeze_done(COOKIE);
+    });
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    assert_eq!(scene.client.drain(), [state(1)]);
+    scene.one_way(1);
+    scene.peer.kill();
+    assert_eq!(scene.client.wait(), Return::DeadBinder(1));
+    let handle = scene.handle;
+    let told = scene.send(|commands, _| {
+        commands.freeze_done(COOKIE).clear_freeze(handle, COOKIE).dead_binder_done(1).release(handle);
+    });
+    assert_eq!(told, [Return::ClearFreezeNotificationDone(COOKIE)]);
+    scene.registry.put(&mut scene.client, 9, object::binder(1, 1));
+}
