@@ -81,7 +81,10 @@ const FEATURES: [(&CStr, bool); 4] = [
     (c"transaction_report", false),
 ];
 
-/// As in `binderfs_context.c`.
+/// The file system's number, as in `linux/magic.h`.
+const MAGIC: c_ulong = 0x6c6f_6f70;
+
+/// As in `helpers.h`.
 const OPTION_MAX: c_int = 1;
 const OPTION_STATS: c_int = 2;
 
@@ -226,9 +229,6 @@ struct Info {
     next_ino: Atomic<u64>,
     /// `stats=global` was given.
     global_stats: bool,
-    /// The owner of what is here: root in the user namespace that mounted it.
-    uid: bindings::kuid_t,
-    gid: bindings::kgid_t,
 }
 
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
@@ -327,28 +327,11 @@ unsafe extern "C" fn fill_super(
     // SAFETY: The kernel gives a new super block, which nobody else sees, and has a context used by one thread at a
     // time.
     let options = unsafe { options(fc) };
-    // SAFETY: As above. Where the user namespace has no root, the initial one's owns what is here.
-    let (uid, gid) = unsafe {
-        let (uid, gid) = (
-            bindings::make_kuid((*sb).s_user_ns, 0),
-            bindings::make_kgid((*sb).s_user_ns, 0),
-        );
-        (
-            bindings::kuid_t {
-                val: or_root(uid.val),
-            },
-            bindings::kgid_t {
-                val: or_root(gid.val),
-            },
-        )
-    };
     let info = Info {
         max: Atomic::new(options.max),
         devices: Atomic::new(0),
         next_ino: Atomic::new(tree::FIRST_OTHER_INO),
         global_stats: options.global_stats,
-        uid,
-        gid,
     };
     let info = match KBox::new(info, GFP_KERNEL) {
         Ok(info) => info,
@@ -358,14 +341,14 @@ unsafe extern "C" fn fill_super(
     let sb = unsafe {
         (*sb).s_fs_info = KBox::into_raw(info).cast();
         (*sb).s_op = &SUPER_OPS;
-        // CAST: From 32 to 64 bits, here and below.
-        (*sb).s_magic = bindings::BINDERFS_SUPER_MAGIC as c_ulong;
+        (*sb).s_magic = MAGIC;
         (*sb).s_blocksize = bindings::PAGE_SIZE;
         // CAST: A small constant.
         (*sb).s_blocksize_bits = bindings::PAGE_SHIFT as u8;
         (*sb).s_time_gran = 1;
         // Device nodes are what this is for, also where a user namespace may not otherwise have any: nobody can make
         // another one here than this driver's.
+        // CAST: From 32 to 64 bits.
         (*sb).s_iflags &= !(bindings::SB_I_NODEV as c_ulong);
         (*sb).s_iflags |= bindings::SB_I_NOEXEC as c_ulong;
         Super::from_raw(sb)
@@ -382,15 +365,6 @@ unsafe extern "C" fn fill_super(
             }
         }
         result => errno(result),
-    }
-}
-
-/// `id`, or the initial namespace's root if it is the one that stands for no id.
-fn or_root(id: u32) -> u32 {
-    if id == u32::MAX {
-        0
-    } else {
-        id
     }
 }
 

@@ -11,14 +11,17 @@
 #include <linux/fs_parser.h>
 #include <linux/fsnotify.h>
 #include <uapi/linux/android/binderfs.h>
+#include <uapi/linux/magic.h>
 
 #include "helpers.h"
 
-/* binderfs/control.rs has a struct and a number of its own. */
+/* What the Rust files have of their own, because the kernel's bindings have it not, or not with every configuration. */
 static_assert(sizeof(struct binderfs_device) == 264);
 static_assert(offsetof(struct binderfs_device, major) == 256);
 static_assert(offsetof(struct binderfs_device, minor) == 260);
 static_assert(BINDER_CTL_ADD == 0xc1086201);
+
+static_assert(BINDERFS_SUPER_MAGIC == BINDER_RS_FS_MAGIC);
 
 static const struct constant_table stats_modes[] = {
 	{ "global", BINDER_RS_STATS_GLOBAL },
@@ -66,6 +69,13 @@ int binder_rs_context_parse(struct fs_context *fc, struct fs_parameter *param, u
 void binder_rs_context_error(struct fs_context *fc, const char *message)
 {
 	errorfc(fc, "%s", message);
+}
+
+/* The ids of root in the user namespace that mounted what the inode is in. */
+void binder_rs_own_by_root(struct inode *inode)
+{
+	i_uid_write(inode, 0);
+	i_gid_write(inode, 0);
 }
 
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry)

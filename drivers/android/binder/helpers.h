@@ -22,6 +22,8 @@ unsigned long binder_rs_rlimit(unsigned int which);
 struct shrinker *binder_rs_new_shrinker(void);
 
 /* binderfs_context.c, for binderfs.rs */
+#define BINDER_RS_FS_MAGIC 0x6c6f6f70
+
 enum binder_rs_option {
 	BINDER_RS_OPTION_MAX = 1,
 	BINDER_RS_OPTION_STATS = 2,
@@ -36,6 +38,7 @@ void *binder_rs_context_options(struct fs_context *fc);
 struct super_block *binder_rs_context_super(struct fs_context *fc);
 int binder_rs_context_parse(struct fs_context *fc, struct fs_parameter *param, u32 *value);
 void binder_rs_context_error(struct fs_context *fc, const char *message);
+void binder_rs_own_by_root(struct inode *inode);
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry);
 
 /* binderfs.rs, for binderfs_context.c */

@@ -39,8 +39,12 @@ const FIRST_DEVICE_INO: u64 = 3;
 /// All others are counted up from here.
 pub(super) const FIRST_OTHER_INO: u64 = FIRST_DEVICE_INO + MAX_DEVICES as u64;
 
+/// What an id without a name in the initial user namespace is.
+const INVALID_ID: u32 = u32::MAX;
+
 #[allow(improper_ctypes)]
 extern "C" {
+    fn binder_rs_own_by_root(inode: *mut bindings::inode);
     fn binder_rs_notify_created(dir: *mut bindings::inode, dentry: *mut bindings::dentry);
 }
 
@@ -218,8 +222,11 @@ impl<'a> NewInode<'a> {
             (*inode).i_ino = ino;
             // CAST: The type and permissions of a file are 16 bits.
             (*inode).i_mode = mode as bindings::umode_t;
-            (*inode).i_uid = sb.info().uid;
-            (*inode).i_gid = sb.info().gid;
+            binder_rs_own_by_root(inode);
+            // Where the user namespace has no root, the initial one's is the owner.
+            let (uid, gid) = (&mut (*inode).i_uid.val, &mut (*inode).i_gid.val);
+            *uid = if *uid == INVALID_ID { 0 } else { *uid };
+            *gid = if *gid == INVALID_ID { 0 } else { *gid };
             bindings::simple_inode_init_ts(inode);
         }
         // INVARIANT: New, and ours.
