@@ -33,6 +33,8 @@ differences! {
     ParentAtZero = "parent-at-zero",
     /// Whether the module can be unloaded.
     Unload = "unload",
+    /// What can be renamed in binderfs.
+    BinderfsRename = "binderfs-rename",
 }
 
 #[cfg(test)]

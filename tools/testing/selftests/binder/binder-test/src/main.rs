@@ -11,6 +11,7 @@ mod env;
 mod fixture;
 mod harness;
 mod hostile;
+mod mounts;
 mod tests;
 
 use std::path::PathBuf;

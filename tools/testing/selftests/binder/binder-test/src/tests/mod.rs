@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 use crate::env::Env;
 
+mod binderfs;
 mod buffer;
 mod death;
 mod fd;
@@ -35,6 +36,8 @@ pub enum Group {
     Core,
     /// Notifications, file descriptors, buffers that objects point to, freezing, looking in from outside.
     Interface,
+    /// The file system. Debian's C module is built without it.
+    Binderfs,
 }
 
 /// One test.
@@ -83,6 +86,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         info::TESTS,
         freeze::TESTS,
         secctx::TESTS,
+        binderfs::TESTS,
         module::TESTS,
     ]
     .into_iter()
