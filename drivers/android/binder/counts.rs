@@ -200,11 +200,11 @@ impl Counts {
         (self.strong.acquired, self.weak.acquired)
     }
 
-    /// Strong and weak references in all.
+    /// Strong references in all, and the weak ones that are the driver's own: what the C driver tells.
     pub(crate) fn totals(&self) -> (usize, usize) {
         (
             self.local_strong.saturating_add(self.strong_handles),
-            self.local_weak.saturating_add(self.handles),
+            self.local_weak,
         )
     }
 

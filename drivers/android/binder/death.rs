@@ -125,13 +125,6 @@ impl Process {
 }
 
 impl Thread {
-    /// Queues what `death` has to tell for this thread if it is a looper, for any if not.
-    fn push_death(&self, inner: &mut ProcessInner, death: &DeathRef) {
-        if let Some(work) = death.to_queue() {
-            self.push_own_or_any(inner, work);
-        }
-    }
-
     /// `BC_CLEAR_DEATH_NOTIFICATION`.
     ///
     /// # Errors
@@ -156,14 +149,13 @@ impl Thread {
         drop(listed);
 
         let mut inner = process.inner.lock();
-        let phase = death.phase(&mut inner);
-        match *phase {
-            DeathPhase::Alive => {
-                *phase = DeathPhase::Clear;
-                self.push_death(&mut inner, &death);
+        match death.to_queue() {
+            // Nothing is being told.
+            Some(work) => {
+                *death.phase(&mut inner) = DeathPhase::Clear;
+                self.push_own_or_any(&mut inner, work);
             }
-            DeathPhase::Dead => *phase = DeathPhase::DeadThenClear,
-            _ => {}
+            None => *death.phase(&mut inner) = DeathPhase::DeadThenClear,
         }
         drop(inner);
         Ok(())

@@ -385,10 +385,10 @@ fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<()
     let process = &thread.process;
     let data = &message.data;
     let node = if data.handle() == 0 {
-        let node = process
-            .context
-            .manager_node()
-            .map_err(|_| dead("no context manager"))?;
+        let node = process.context.manager_node().map_err(|_| Failure {
+            error: EINVAL,
+            ..dead("no context manager")
+        })?;
         if node.0.owner.pid == process.pid {
             return Err(failed(EINVAL, "context manager called itself"));
         }
@@ -443,13 +443,18 @@ fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure>
     inner.oneway_received |= is_frozen;
     let state = node_ref.state(&mut inner);
     let mut superseded = None;
-    if core::mem::replace(&mut state.oneway_active, true) {
+    let waits = core::mem::replace(&mut state.oneway_active, true);
+    if waits {
         if is_frozen && transaction.flags & TF_UPDATE_TXN != 0 {
             superseded = take_if(&mut state.oneway_work, |old| {
                 old.superseded_by(&transaction)
             });
         }
         state.oneway_work.push_back(work);
+        transaction.count(&mut inner);
+        if superseded.is_some() {
+            target.transaction_ended(&mut inner);
+        }
     } else {
         transaction.count(&mut inner);
         target.push_to_idle(&mut inner, work, false);
