@@ -57,6 +57,8 @@ mod buffer;
 
 mod object;
 
+mod outgoing;
+
 mod transaction;
 
 mod thread;

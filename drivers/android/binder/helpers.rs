@@ -10,7 +10,6 @@ use kernel::{
         c_ulong, //
     },
     prelude::*,
-    str::CStrExt as _,
     sync::atomic::{
         Atomic,
         Relaxed, //

@@ -33,11 +33,6 @@
 //! under it.
 
 use core::{
-    cell::UnsafeCell,
-    mem::{
-        offset_of,
-        size_of, //
-    },
     ops::Deref,
     ptr::{
         self,
@@ -65,15 +60,9 @@ use kernel::{
             Relaxed,
             Release, //
         },
-        lock::{
-            spinlock::SpinLockBackend,
-            Guard, //
-        },
         Arc,
         SpinLock, //
     },
-    types::Opaque,
-    uaccess::UserPtr, //
 };
 
 use crate::{
@@ -87,242 +76,23 @@ use crate::{
     stats::CountedPage, //
 };
 
+mod page_use;
+mod slot;
+
+pub(crate) use self::page_use::PageUse;
+use self::slot::{
+    Chunk,
+    Guarded,
+    OwnPage,
+    Place,
+    Slot,
+    Slots,
+    CHUNK_SLOTS,
+    MAX_CHUNKS, //
+};
+
 /// The most of a mapping that is used, in bytes.
 pub(crate) const MAX_SIZE: usize = 4 << 20;
-
-/// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.
-const CHUNK_SLOTS: usize = 32;
-const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
-
-/// Where a slot's list entry is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// On no list.
-    Off,
-    /// On the LRU.
-    Listed,
-    /// On the private list of a shrinker that is about to zap the page.
-    Isolated,
-}
-
-/// What there is to know of a slot besides its page and users.
-struct Flags {
-    place: Place,
-    /// Meaningful while `Isolated`: nobody wanted the page since it was isolated.
-    reclaiming: bool,
-    /// The page was mapped and not zapped by us since. A hint that saves work: others unmap as they please.
-    mapped: bool,
-}
-
-/// A page that is counted as long as it is behind a mapping.
-struct OwnPage {
-    page: Page,
-    _counted: CountedPage,
-}
-
-impl Deref for OwnPage {
-    type Target = Page;
-
-    fn deref(&self) -> &Page {
-        &self.page
-    }
-}
-
-/// One page of a mapping.
-///
-/// # Invariants
-///
-/// - `users` and `flags` are accessed only with the owner's lock held.
-/// - `page` is changed only with the owner's lock held, and only while `users` is 0 or `page` is `None`.
-/// - `Listed` and `Isolated` slots have a page. An `Isolated` slot owns one reference on its [`PageRange`]. A `Listed`
-///   one belongs to a range that is not `dead`.
-/// - `users` is 0 wherever `Isolated` comes with `reclaiming`.
-/// - A page table entry for this offset exists only for the page in `page`.
-#[repr(C)]
-struct Slot {
-    links: Opaque<bindings::list_head>,
-    page: UnsafeCell<Option<OwnPage>>,
-    /// Buffers that touch the page, and whoever is just mapping it.
-    users: UnsafeCell<u32>,
-    flags: UnsafeCell<Flags>,
-    index_in_chunk: u8,
-}
-
-/// Neighbouring slots.
-///
-/// # Invariants
-///
-/// `owner` points at the range that the chunk belongs to, which outlives it.
-#[repr(C)]
-struct Chunk {
-    owner: *const PageRange,
-    first: usize,
-    slots: [Slot; CHUNK_SLOTS],
-}
-
-const _: () = assert!(size_of::<Slot>() <= 4 * size_of::<usize>());
-
-impl Chunk {
-    fn new(owner: *const PageRange, first: usize) -> Result<NonNull<Self>> {
-        let chunk = KBox::<Self>::new_uninit(GFP_KERNEL)?;
-        let raw = KBox::into_raw(chunk).cast::<Self>();
-        for i in 0..CHUNK_SLOTS {
-            // SAFETY: `raw` is valid for writes, and `i` is in bounds of the array in it; every field of every slot is
-            // written here, before anybody reads one.
-            unsafe {
-                let slot = (&raw mut (*raw).slots).cast::<Slot>().add(i);
-                let links = Opaque::cast_into(&raw const (*slot).links);
-                (*links).next = links;
-                (*links).prev = links;
-                (&raw mut (*slot).page).write(UnsafeCell::new(None));
-                (&raw mut (*slot).users).write(UnsafeCell::new(0));
-                (&raw mut (*slot).flags).write(UnsafeCell::new(Flags {
-                    place: Place::Off,
-                    reclaiming: false,
-                    mapped: false,
-                }));
-                // CAST: Less than `CHUNK_SLOTS`.
-                (&raw mut (*slot).index_in_chunk).write(i as u8);
-            }
-        }
-        // SAFETY: As above.
-        unsafe {
-            (&raw mut (*raw).owner).write(owner);
-            (&raw mut (*raw).first).write(first);
-        }
-        NonNull::new(raw).ok_or(ENOMEM)
-    }
-}
-
-impl Slot {
-    /// The slot that a list entry belongs to.
-    ///
-    /// # Safety
-    ///
-    /// `links` must be the `links` of a slot.
-    unsafe fn from_links(links: *mut bindings::list_head) -> *const Self {
-        links
-            .cast::<u8>()
-            .wrapping_sub(offset_of!(Self, links))
-            .cast()
-    }
-
-    /// The owner of the slot, and its index there.
-    ///
-    /// # Safety
-    ///
-    /// `slot` must point at a slot in a chunk, and the chunk must be valid.
-    unsafe fn position(slot: *const Self) -> (*const PageRange, usize) {
-        // SAFETY: By the caller's promise; neither field ever changes.
-        unsafe {
-            let i = usize::from((*slot).index_in_chunk);
-            let chunk = slot
-                .sub(i)
-                .cast::<u8>()
-                .sub(offset_of!(Chunk, slots))
-                .cast::<Chunk>();
-            ((*chunk).owner, (*chunk).first.wrapping_add(i))
-        }
-    }
-}
-
-/// A slot whose owner's lock is held.
-struct SlotMut<'a> {
-    slot: &'a Slot,
-    users: &'a mut u32,
-    flags: &'a mut Flags,
-}
-
-impl SlotMut<'_> {
-    fn links(&self) -> *mut bindings::list_head {
-        self.slot.links.get()
-    }
-
-    fn has_page(&self) -> bool {
-        // SAFETY: The lock is held, so nobody writes to the field.
-        unsafe { (*self.slot.page.get()).is_some() }
-    }
-
-    /// Puts a page where there is none; gives it back if there is one.
-    fn set_page(&mut self, page: OwnPage) -> Option<OwnPage> {
-        if self.has_page() {
-            return Some(page);
-        }
-        // SAFETY: The lock is held, and as there is no page nobody reads the field without it.
-        // INVARIANT: Changed under the lock where there is none.
-        unsafe { *self.slot.page.get() = Some(page) };
-        self.flags.mapped = false;
-        None
-    }
-
-    /// Takes the page if nobody uses it. The caller knows that no page table has an entry for it.
-    fn take_page(&mut self) -> Option<OwnPage> {
-        if *self.users != 0 {
-            return None;
-        }
-        self.flags.mapped = false;
-        // SAFETY: The lock is held, and as there are no users nobody reads the field without it.
-        // INVARIANT: Changed under the lock without users.
-        unsafe { (*self.slot.page.get()).take() }
-    }
-
-    /// Puts the slot, which is on no list, on the LRU. The range must not be dead and the slot have a page.
-    fn list(&mut self) {
-        self.flags.place = Place::Listed;
-        // SAFETY: The entry is on no list, in slab memory, and is taken off before the chunk goes.
-        unsafe { LRU.add(self.links()) };
-    }
-}
-
-/// Under [`PageRange::lock`].
-struct Guarded {
-    /// The file is being released. Pages that nobody uses go at once.
-    dead: bool,
-    /// How many slots have a page.
-    ///
-    /// Not kept up to date once the range is dead.
-    present: u32,
-    /// The most that ever had one at a time.
-    high_water: u32,
-}
-
-impl Guarded {
-    /// A slot got a page.
-    fn came(&mut self) {
-        self.present = self.present.saturating_add(1);
-        self.high_water = self.high_water.max(self.present);
-    }
-
-    /// Slots lost their pages.
-    fn went(&mut self, pages: usize) {
-        // CAST: At most as many as there are slots.
-        self.present = self.present.saturating_sub(pages as u32);
-    }
-}
-
-/// A range whose lock is held: the right to change its slots.
-struct Slots<'a> {
-    range: &'a PageRange,
-    guard: Guard<'a, Guarded, SpinLockBackend>,
-}
-
-impl Slots<'_> {
-    fn get(&mut self, index: usize) -> Option<SlotMut<'_>> {
-        let slot = self.range.slot(index)?;
-        // SAFETY: The slot is one of the range whose lock is held.
-        Some(unsafe { self.slot_mut(slot) })
-    }
-
-    /// # Safety
-    ///
-    /// `slot` must be one of the range whose lock is held.
-    unsafe fn slot_mut<'b>(&'b mut self, slot: &'b Slot) -> SlotMut<'b> {
-        // SAFETY: By the invariant of `Slot` these are accessed with the lock held, and `self` is borrowed exclusively
-        // as long as these references live.
-        let (users, flags) = unsafe { (&mut *slot.users.get(), &mut *slot.flags.get()) };
-        SlotMut { slot, users, flags }
-    }
-}
 
 /// The pages of one process's mapping.
 ///
@@ -780,162 +550,6 @@ impl Deref for OwnedPageRange {
 impl Drop for OwnedPageRange {
     fn drop(&mut self) {
         self.0.shut_down();
-    }
-}
-
-/// The right to the pages that one buffer touches.
-///
-/// # Invariants
-///
-/// Every slot in `first..end` of the range has a page, and one of its users is this value. So the page stays the same.
-pub(crate) struct PageUse {
-    range: Arc<PageRange>,
-    // A mapping has few pages, and this is moved often.
-    first: u16,
-    end: u16,
-    all_mapped: bool,
-}
-
-const _: () = assert!(MAX_SIZE / PAGE_SIZE <= u16::MAX as usize);
-
-impl PageUse {
-    fn indices(&self) -> core::ops::Range<usize> {
-        usize::from(self.first)..usize::from(self.end)
-    }
-
-    /// Calls `f` for each piece of a page that makes up the bytes `offset..offset + len` of the mapping: page, offset
-    /// in the page, and length. A piece ends inside its page.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` where bytes are outside of the pages held, and whatever `f` returns.
-    fn for_each_piece(
-        &self,
-        mut offset: usize,
-        mut len: usize,
-        mut f: impl FnMut(&Page, usize, usize) -> Result,
-    ) -> Result {
-        while len > 0 {
-            let index = offset >> PAGE_SHIFT;
-            if !self.indices().contains(&index) {
-                return Err(EINVAL);
-            }
-            let within = offset & (PAGE_SIZE - 1);
-            let piece = len.min(PAGE_SIZE - within);
-            let slot = self.range.slot(index).ok_or(EINVAL)?;
-            // SAFETY: By the type invariant there is a page, and this value is one of its users, so by the invariant
-            // of `Slot` nobody writes to the field.
-            let page = unsafe { (*slot.page.get()).as_ref() }.ok_or(EINVAL)?;
-            f(page, within, piece)?;
-            offset += piece;
-            len -= piece;
-        }
-        Ok(())
-    }
-
-    /// Copies `len` bytes from user space to `offset` in the mapping.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if they cannot be read; `EINVAL` if they go beyond the pages held.
-    pub(crate) fn copy_from_user(&self, offset: usize, from: UserPtr, len: usize) -> Result {
-        let mut from = from;
-        self.for_each_piece(offset, len, |page, within, piece| {
-            // SAFETY: The page is valid as long as it is lent; it is unmapped below, in the reverse order of mapping.
-            let mapped = unsafe { bindings::kmap_local_page(page.as_ptr()) };
-            // The variant without the check of the kernel's side: that looks for the object that the bytes are in,
-            // and here it is the one page, of which `piece` bytes from `within` are left.
-            // SAFETY: By the promise of `for_each_piece` the bytes are in the page. They belong to one buffer, which is
-            // not delivered yet: nobody else writes to them, and whoever reads the page through a mapping does so as a
-            // user of memory that the kernel writes.
-            let left = unsafe {
-                bindings::_copy_from_user(
-                    mapped.cast::<u8>().add(within).cast(),
-                    from.as_const_ptr(),
-                    piece,
-                )
-            };
-            // SAFETY: It was the last page that this thread mapped.
-            unsafe { bindings::kunmap_local(mapped) };
-            from = from.wrapping_byte_add(piece);
-            if left == 0 {
-                Ok(())
-            } else {
-                Err(EFAULT)
-            }
-        })
-    }
-
-    /// Copies `data` to `offset` in the mapping.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if it goes beyond the pages held.
-    pub(crate) fn write(&self, offset: usize, data: &[u8]) -> Result {
-        let mut rest = data;
-        self.for_each_piece(offset, data.len(), |page, within, piece| {
-            let (now, later) = rest.split_at_checked(piece).ok_or(EINVAL)?;
-            rest = later;
-            // SAFETY: `now` is `piece` bytes long; as in `copy_from_user` nobody else writes there.
-            unsafe { page.write_raw(now.as_ptr(), within, now.len()) }
-        })
-    }
-
-    /// Overwrites bytes of the mapping with zeroes.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if they go beyond the pages held.
-    pub(crate) fn clear(&self, offset: usize, len: usize) -> Result {
-        self.for_each_piece(offset, len, |page, within, piece| {
-            // SAFETY: As in `copy_from_user`.
-            unsafe { page.fill_zero_raw(within, piece) }
-        })
-    }
-
-    /// Maps the pages into the current process if it has the mapping and they are not there yet. Failure is no
-    /// error: what is missing, the fault handler maps.
-    ///
-    /// # Locking
-    ///
-    /// Takes the mmap lock of the current process and sleeps.
-    #[inline]
-    pub(crate) fn map_if_needed(&self) {
-        if !self.all_mapped {
-            self.map();
-        }
-    }
-
-    #[cold]
-    fn map(&self) {
-        let range = &*self.range;
-        let (pgoff, start) = (range.pgoff.load(Relaxed), range.user_start());
-        rmap::with_inserter(range, |insert| {
-            for index in self.indices() {
-                if range.lock().get(index).is_none_or(|slot| slot.flags.mapped) {
-                    continue;
-                }
-                let Some(slot) = range.slot(index) else {
-                    continue;
-                };
-                // SAFETY: As in `for_each_piece`.
-                let Some(page) = (unsafe { (*slot.page.get()).as_ref() }) else {
-                    continue;
-                };
-                let address = start.wrapping_add(index << PAGE_SHIFT);
-                if insert(pgoff.wrapping_add(index), address, page) {
-                    if let Some(slot) = range.lock().get(index) {
-                        slot.flags.mapped = true;
-                    }
-                }
-            }
-        });
-    }
-}
-
-impl Drop for PageUse {
-    fn drop(&mut self) {
-        self.range.release(self.indices());
     }
 }
 

@@ -40,10 +40,8 @@ use crate::{
         LOOPER_WAITING, //
     },
     nice,
-    transaction::{
-        self,
-        Message, //
-    },
+    outgoing::Message,
+    transaction, //
 };
 
 /// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is

@@ -9,26 +9,14 @@
 
 use kernel::{
     prelude::*,
-    security::{
-        self,
-        SecurityCtx, //
-    },
+    security,
     sync::{
         atomic::Relaxed,
-        Arc,
-        LockedBy, //
-    },
-    uaccess::{
-        UserPtr,
-        UserSlice, //
+        Arc, //
     },
 };
 
 use crate::{
-    buffer::{
-        NoBuffer,
-        Wanted, //
-    },
     defs::{
         ExtendedError,
         SecureTransactionReturn,
@@ -36,7 +24,6 @@ use crate::{
         TransactionReturn,
         BR_DEAD_REPLY,
         BR_FAILED_REPLY,
-        BR_FROZEN_REPLY,
         BR_OK,
         BR_ONEWAY_SPAM_SUSPECT,
         BR_REPLY,
@@ -46,15 +33,12 @@ use crate::{
         BR_TRANSACTION_SEC_CTX,
         FLAT_BINDER_FLAG_ACCEPTS_FDS,
         FLAT_BINDER_FLAG_PRIORITY_MASK,
-        FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
         TF_ACCEPT_FDS,
-        TF_CLEAR_BUF,
         TF_ONE_WAY,
         TF_UPDATE_TXN, //
     },
     helpers::{
         eproto,
-        jiffies,
         next_debug_id,
         user_error, //
     },
@@ -73,45 +57,20 @@ use crate::{
         TransactionRef,
         Work, //
     },
-    nice, object,
-    stats::CountedTransaction,
+    nice,
+    outgoing::{
+        dead,
+        failed,
+        frozen,
+        Failure,
+        Message,
+        Outgoing, //
+    },
     work::{
         remove_from,
         take_if, //
     },
 };
-
-/// Why a transaction did not get on its way.
-struct Failure {
-    /// What the sender is told.
-    code: u32,
-    error: Error,
-    reason: &'static str,
-}
-
-fn failed(error: Error, reason: &'static str) -> Failure {
-    Failure {
-        code: BR_FAILED_REPLY,
-        error,
-        reason,
-    }
-}
-
-fn dead(reason: &'static str) -> Failure {
-    Failure {
-        code: BR_DEAD_REPLY,
-        error: ESRCH,
-        reason,
-    }
-}
-
-fn frozen() -> Failure {
-    Failure {
-        code: BR_FROZEN_REPLY,
-        error: EAGAIN,
-        reason: "receiver is frozen",
-    }
-}
 
 impl Transaction {
     /// Whether `self` waits for a reply.
@@ -152,162 +111,6 @@ impl Drop for Transaction {
             };
             parent = last.as_mut().value_mut().from_parent.take();
         }
-    }
-}
-
-/// What a thread sends.
-#[derive(Clone, Copy)]
-pub(crate) struct Message {
-    pub(crate) data: TransactionData,
-    /// Bytes of the buffers that objects in it point to.
-    pub(crate) extra_size: u64,
-}
-
-/// What is sent where.
-struct Outgoing<'a> {
-    debug_id: u32,
-    thread: &'a Arc<Thread>,
-    message: &'a Message,
-    target: Arc<Process>,
-    accepts_fds: bool,
-}
-
-impl Outgoing<'_> {
-    /// Reserves a buffer in the target and fills it. Returns with it whether the sender is suspected of flooding the
-    /// receiver.
-    fn fill(&self, node: Option<StrongNode>, oneway: bool) -> Result<(Buffer, bool), Failure> {
-        let data = &self.message.data;
-        let size =
-            |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
-        let context = match &node {
-            Some(node) if node.0.flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
-                let id = self.thread.process.cred.get_secid();
-                let context =
-                    SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
-                Some(context)
-            }
-            _ => None,
-        };
-        let extra_size = size(self.message.extra_size)?;
-        if extra_size % 8 != 0 {
-            return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
-        }
-        let context_size = context.as_ref().map_or(0, |context| context.len());
-        let wanted = Wanted {
-            data_size: size(data.data_size)?,
-            offsets_size: size(data.offsets_size)?,
-            extra_size: extra_size
-                .checked_add(context_size)
-                .ok_or(failed(EINVAL, "size too large"))?,
-            context_size,
-            oneway,
-            clear: data.flags & TF_CLEAR_BUF != 0,
-            pid: self.thread.process.pid,
-        };
-        let (mut buffer, suspect) = self
-            .target
-            .reserve(&wanted, node)
-            .map_err(|e| self.no_buffer(&wanted, e))?;
-
-        let bad = |e| failed(e, "buffer cannot be written");
-        let extra_at = buffer.extra_at().map_err(bad)?;
-        let extra_end = extra_at + extra_size;
-        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
-        let (from, offsets) = (
-            UserPtr::from_addr(data.buffer as usize),
-            UserPtr::from_addr(data.offsets as usize),
-        );
-        object::Filler::new(
-            self.thread,
-            &mut buffer,
-            self.accepts_fds,
-            extra_at..extra_end,
-        )
-        .fill(
-            from,
-            wanted.data_size,
-            UserSlice::new(offsets, wanted.offsets_size).reader(),
-        )
-        .map_err(|(error, reason)| failed(error, reason))?;
-        if let Some(context) = &context {
-            buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
-        }
-        Ok((buffer, suspect))
-    }
-
-    /// Says why there is no buffer.
-    #[cold]
-    fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> Failure {
-        let size = wanted
-            .data_size
-            .saturating_add(wanted.offsets_size)
-            .saturating_add(wanted.extra_size);
-        let (pid, tid) = (self.thread.process.pid, self.thread.id);
-        let (target, mapped) = (self.target.pid, self.target.pages.mapped_size());
-        match why {
-            NoBuffer::NotMapped => dead("receiver has no mapping"),
-            NoBuffer::BadSize => failed(EINVAL, "size too large"),
-            NoBuffer::NoMemory => failed(ENOMEM, "out of memory"),
-            NoBuffer::Full { largest_hole, free } => {
-                user_error!(
-                    pid,
-                    tid,
-                    "no space for {} bytes in {}'s mapping of {}: {} free, largest hole {}",
-                    size,
-                    target,
-                    mapped,
-                    free,
-                    largest_hole
-                );
-                failed(ENOSPC, "receiver's mapping is full")
-            }
-            NoBuffer::OnewayFull { free } => {
-                user_error!(
-                    pid,
-                    tid,
-                    "no space for {} one-way bytes in {}'s mapping of {}: {} free for those",
-                    size,
-                    target,
-                    mapped,
-                    free
-                );
-                failed(ENOSPC, "receiver's one-way space is full")
-            }
-        }
-    }
-
-    /// Makes the transaction of a filled buffer.
-    fn transaction(
-        &self,
-        buffer: Buffer,
-        from: Option<Arc<Thread>>,
-        from_parent: Option<TransactionRef>,
-    ) -> Result<TransactionRef, Failure> {
-        let process = &self.thread.process;
-        Queued::new(Transaction {
-            debug_id: self.debug_id,
-            start: jiffies(),
-            from,
-            from_parent,
-            target: self.target.clone(),
-            sender_pid: process.pid,
-            code: self.message.data.code,
-            flags: self.message.data.flags,
-            sender_euid: process.task.euid(),
-            receiver: LockedBy::new(
-                &self.target.inner,
-                Receiver {
-                    buffer: Some(buffer),
-                    thread: None,
-                    parent: None,
-                    sender_nice: nice::current_small(),
-                    saved_nice: 0,
-                    counted: false,
-                },
-            ),
-            _counted: CountedTransaction::new(),
-        })
-        .map_err(|e| failed(e, "out of memory"))
     }
 }
 
