@@ -34,8 +34,14 @@ use nix::sys::signal::sigaction;
 
 pub use binder_client::pages::PAGE;
 
-/// The end of what user space can address, and more.
+/// From here on there is nothing of a program's: the end of what it can address.
+#[cfg(target_pointer_width = "64")]
 const KERNEL: u64 = 1 << 47;
+#[cfg(target_pointer_width = "32")]
+const KERNEL: u64 = 0xffff_f000;
+
+/// Addresses for an ioctl's argument at which no program has anything.
+pub const NOWHERE: [u64; 3] = [0, KERNEL, usize::MAX as u64 - 4095];
 
 /// Memory whose pages can be taken away or protected while a driver is told to use them.
 ///

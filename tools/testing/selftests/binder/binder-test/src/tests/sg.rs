@@ -256,9 +256,9 @@ fn huge_lengths_are_refused(env: &Env) {
 fn parents_that_are_none_are_refused(env: &Env) {
     let mut pair = pair(env);
     let sent = pattern(64, 1);
-    for parent in [1, 2, 3, 1 << 32, usize::MAX] {
+    for parent in [1, 2, 3, 1 << 32, u64::MAX] {
         let mut parcel = behind(&sent);
-        parcel.object(&object::child_buffer(&sent, parent, 0));
+        parcel.object(&BufferObject { parent, ..object::child_buffer(&sent, 0, 0) });
         refused(&mut pair, &parcel, 128);
     }
     // A node is no parent.
