@@ -230,6 +230,9 @@ impl PinnedDrop for Device {
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.open` of a device.
 unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: The misc core leaves a pointer to the registered device in the file, whose `Device` is around it.
     let device = unsafe {
@@ -243,6 +246,9 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
     errno(unsafe { device.endpoint.open(file) }.map(|_| ()))
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.release` of a device.
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Called for `release`; the file was opened by the function above.
     unsafe { close(file) };
@@ -265,6 +271,9 @@ pub(crate) fn errno(result: Result) -> c_int {
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.mmap` of a device.
 unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area_struct) -> c_int {
     // SAFETY: A file of ours, open.
     let opened = unsafe { open_file(file) };
@@ -287,6 +296,9 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
     )
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.poll` of a device.
 unsafe extern "C" fn poll(
     file: *mut bindings::file,
     table: *mut bindings::poll_table_struct,
@@ -302,12 +314,18 @@ unsafe extern "C" fn poll(
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.flush` of a device.
 unsafe extern "C" fn flush(file: *mut bindings::file, _: *mut c_void) -> c_int {
     // SAFETY: A file of ours, open.
     unsafe { open_file(file) }.process.flush();
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.unlocked_ioctl` of a device.
 unsafe extern "C" fn ioctl(
     file: *mut bindings::file,
     command: c_uint,

@@ -166,11 +166,6 @@ impl Process {
         Ok(node)
     }
 
-    /// The node `ptr` of this process.
-    pub(crate) fn find_node(&self, ptr: u64) -> Option<NodeRef> {
-        self.inner.lock().nodes.get(&ptr).cloned()
-    }
-
     /// Drops `node` from the table if nobody refers to it; for when making a handle for a new one failed.
     pub(crate) fn forget_if_unused(&self, node: &NodeRef) {
         let mut inner = self.inner.lock();

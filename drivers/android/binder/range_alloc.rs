@@ -10,18 +10,18 @@
 //! general solution.
 //!
 //! The shape follows from the typical process. Its ranges lie at the low end of the mapping and
-//! everything behind them is one hole, so that hole - the tail - is a plain number. A hole
-//! *between* ranges appears only when a range is freed before its upper neighbour. Therefore:
+//! everything behind them is one hole, the tail, which is a plain number. The two topmost ranges lie
+//! in two cells of the allocator itself: one call in hand while the next one arrives needs no more,
+//! in whatever order they are freed. Only with a third range the lowest of them moves to the trees
+//! of [`trees`], which do for any number of ranges what the cells do for two.
 //!
-//! - `live` holds the ranges, by offset; each knows the length of the hole right below it;
-//! - `holes` holds the holes below some range, by length and then offset, and is mostly empty;
-//! - both trees have nodes of one type. A freed range that leaves a hole of its own becomes that
-//!   hole with the node it had; a range that fills a hole takes over the node of the hole. One node
-//!   per reservation is enough for ever, and freeing needs no memory at all.
+//! So the mapping is, from its low end to its high end:
 //!
-//! While the freed ranges are at the upper end, as in a process that handles one call after the
-//! other, a reservation is one insertion into a tree of a few nodes and freeing is one removal.
-//! The node travels between the tree and a small stock of spare ones, without the allocator.
+//! ```text
+//! | ranges in the trees, with the hole below each | low, and its hole | top, and its hole | tail |
+//! ```
+//!
+//! A process that never holds more than two ranges never allocates a node.
 //!
 //! Nothing here knows about pages, processes or user space. Offsets are relative to the mapping.
 //!
@@ -33,33 +33,31 @@
 
 #![forbid(unsafe_code)]
 
-use core::ops::Range;
+use kernel::prelude::*;
 
-use kernel::{
-    prelude::*,
-    rbtree::RBTree, //
+use self::{
+    cells::{
+        Cells,
+        NOWHERE, //
+    },
+    oneway::OnewaySpace,
+    trees::{
+        Entry,
+        Trees, //
+    }, //
 };
 
-use self::node::{
-    insert,
-    Entry,
-    Key,
-    Stock,
-    Tree, //
-};
+pub(crate) use self::trees::Spare;
 
-pub(crate) use self::node::Spare;
-
-mod node;
+mod cells;
+mod oneway;
+mod trees;
 
 /// Every range starts and ends at a multiple of this.
 pub(crate) const GRANULE: usize = 8;
 
 /// As [`GRANULE`], in the type that offsets have in here.
 const GRANULE_U32: u32 = GRANULE as u32;
-
-/// A sender with more one-way ranges than this is suspect when one-way space is short.
-const SPAM_RANGES: usize = 50;
 
 /// What somebody wants to reserve.
 #[derive(Copy, Clone, Debug)]
@@ -80,8 +78,6 @@ pub(crate) struct Reserved {
     pub(crate) offset: usize,
     /// Its length: the size asked for, rounded up.
     pub(crate) size: usize,
-    /// The hole it was cut from, as it was before.
-    pub(crate) hole: Range<usize>,
     /// Whether the sender floods the one-way space. See [`RangeAllocator::reserve`].
     pub(crate) spam_suspect: bool,
 }
@@ -105,17 +101,6 @@ pub(crate) enum ReserveError {
     },
     /// The size cannot even be rounded up.
     TooBig,
-}
-
-/// A range that was given back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Freed {
-    /// The range.
-    pub(crate) range: Range<usize>,
-    /// The hole that it became part of.
-    pub(crate) hole: Range<usize>,
-    /// Whether its bytes were charged to the one-way space.
-    pub(crate) oneway: bool,
 }
 
 /// Why a range was not given back. Nothing changed then.
@@ -142,9 +127,9 @@ pub(crate) struct Live<'a, T> {
 }
 
 impl<'a, T> Live<'a, T> {
-    fn new(key: &Key, entry: &'a Entry<T>) -> Self {
+    fn new(offset: u32, entry: &'a Entry<T>) -> Self {
         Self {
-            offset: key.offset() as usize,
+            offset: offset as usize,
             size: entry.size as usize,
             oneway: entry.oneway,
             pid: entry.pid,
@@ -162,50 +147,44 @@ impl<'a, T> Live<'a, T> {
 /// # Invariants
 ///
 /// 1. Every offset and length is a multiple of [`GRANULE`], and every length is at least that.
-/// 2. `live` has, under [`Key::live`], each range; ranges do not overlap and end at or below `tail`.
-/// 3. `tail` is where the topmost range ends (zero without ranges), and `tail <= size`.
-/// 4. The `gap` of a range is its offset less the end of the range below it, or less zero.
-/// 5. `holes` has, under [`Key::hole`], exactly one node for each `gap` that is not zero.
-/// 6. `count` is the number of nodes of `live`, `free` is `size` less their lengths, and
-///    `oneway_free` is `size / 2` less the lengths of those that are charged to the one-way space.
+/// 2. The ranges of `trees` are below those of `cells`, and no two ranges overlap.
+/// 3. The `gap` of a range is its offset less the end of the range below it, or less zero.
+/// 4. `tail` is where the topmost range ends (zero without ranges), and `tail <= size`.
+/// 5. `free` is `size` less the lengths of the ranges, and the one-way space is half of
+///    `size` less the lengths of those that are charged to it.
 pub(crate) struct RangeAllocator<T> {
-    live: Tree<T>,
-    holes: Tree<T>,
-    stock: Stock<T>,
+    cells: Cells<T>,
+    trees: Trees<T>,
     size: u32,
     tail: u32,
     free: u32,
-    oneway_free: u32,
-    count: u32,
-    /// A suspect was reported and the one-way space has not recovered since.
-    spam_reported: bool,
+    oneway: OnewaySpace,
+}
+
+/// Where a reservation goes.
+enum Fit {
+    /// To the low end of the hole that begins here, which the trees do not know.
+    Hole(u32),
+    /// It is there already, in the trees.
+    Done(u32),
 }
 
 impl<T> RangeAllocator<T> {
-    /// Starts with one hole of `size` bytes, rounded down to a granule.
+    /// Starts with one hole of `size` bytes, rounded down to a granule. Allocates nothing.
     ///
-    /// Allocates nothing: the first reservation asks for a [`Spare`]. What a `u32` cannot address is
-    /// left unused; no mapping of a binder device comes near it.
+    /// What a `u32` cannot address is left unused; no mapping of a binder device comes near it.
     pub(crate) fn new(size: usize) -> Self {
         let size = u32::try_from(size).unwrap_or(u32::MAX) & !(GRANULE_U32 - 1);
 
         // INVARIANT: There is no range, and the tail is everything.
         Self {
-            live: RBTree::new(),
-            holes: RBTree::new(),
-            stock: Stock::EMPTY,
+            cells: Cells::new(),
+            trees: Trees::new(),
             size,
             tail: 0,
             free: size,
-            oneway_free: size / 2,
-            count: 0,
-            spam_reported: false,
+            oneway: OnewaySpace::new(size),
         }
-    }
-
-    /// The length of the mapping.
-    pub(crate) fn size(&self) -> usize {
-        self.size as usize
     }
 
     /// The length of all holes together.
@@ -215,42 +194,35 @@ impl<T> RangeAllocator<T> {
 
     /// What is left of the share of one-way calls.
     pub(crate) fn oneway_space(&self) -> usize {
-        self.oneway_free as usize
+        self.oneway.left() as usize
     }
 
     /// The length of the longest hole.
     pub(crate) fn largest_hole(&self) -> usize {
-        let inner = match self.holes.cursor_back() {
-            Some(cursor) => cursor.current().0.hole_size(),
-            None => 0,
-        };
+        let known = self.holes();
 
-        inner.max(self.tail_size()) as usize
+        known
+            .into_iter()
+            .fold(self.trees.largest_hole(), |longest, (_, size)| {
+                longest.max(size)
+            }) as usize
     }
 
-    /// The number of ranges, reserved and held.
-    pub(crate) fn live(&self) -> usize {
-        self.count as usize
-    }
-
-    /// Stocks memory for a reservation to come; gives it back if there is enough in stock.
+    /// Stocks memory for a reservation to come; gives back what there is no place for.
     ///
     /// Another processor may use it up before the caller reserves. Whoever adds and reserves without
     /// letting go of the lock in between is asked only once.
     pub(crate) fn add_spare(&mut self, spare: Spare<T>) -> Option<Spare<T>> {
-        let memory = self.stock.put(spare.memory)?;
-
-        Some(Spare { memory })
+        self.trees.add_spare(spare)
     }
 
     /// Cuts a range from the low end of the shortest hole that is long enough, of several such holes
     /// the lowest.
     ///
     /// The range is reserved. A one-way request is also charged to the one-way space, which is half
-    /// of the mapping. When that leaves less than a fifth of the one-way space, and the sender has
-    /// more than fifty one-way ranges or more than a quarter of the mapping in one-way ranges, the
-    /// new one included, the sender is reported as suspect: once, and then nobody is until
-    /// a reservation leaves a fifth again.
+    /// of the mapping. When less than a fifth of that is left then, and the sender already had more
+    /// than fifty one-way ranges or more than a quarter of the mapping in them, it is reported
+    /// as suspect: once, and then nobody is until a one-way reservation leaves a fifth again.
     ///
     /// Takes O(log n) steps for n ranges; O(n) in the unusual case that one-way space is that short
     /// and nobody has been reported yet.
@@ -260,26 +232,26 @@ impl<T> RangeAllocator<T> {
     /// Any [`ReserveError`]; nothing has changed then.
     pub(crate) fn reserve(&mut self, request: &Request) -> Result<Reserved, ReserveError> {
         let size = round_up(request.size).ok_or(ReserveError::TooBig)?;
-        if request.oneway && size > self.oneway_free {
+        if request.oneway && size > self.oneway.left() {
             return Err(ReserveError::NoOnewaySpace {
                 free: self.oneway_space(),
             });
         }
 
-        let hole = self.cut(size, request)?;
+        let start = self.cut(size, request)?;
 
         // INVARIANT: One range more, of `size` bytes, which were free.
-        self.count = self.count.saturating_add(1);
         self.free = self.free.saturating_sub(size);
-        if request.oneway {
-            self.oneway_free = self.oneway_free.saturating_sub(size);
+        let spam_suspect =
+            request.oneway && self.oneway.charge(size) && self.is_flooded_by(request.pid, size);
+        if spam_suspect {
+            self.oneway.reported();
         }
 
         Ok(Reserved {
-            offset: hole.start,
+            offset: start as usize,
             size: size as usize,
-            hole,
-            spam_suspect: request.oneway && self.is_spam(request.pid),
+            spam_suspect,
         })
     }
 
@@ -298,16 +270,6 @@ impl<T> RangeAllocator<T> {
         }
     }
 
-    /// What was committed with the range at `offset`, if user space holds it.
-    pub(crate) fn data(&self, offset: usize) -> Option<&T> {
-        self.live.get(&live_key(offset)?)?.data.as_ref()
-    }
-
-    /// As [`data`](Self::data), to change it.
-    pub(crate) fn data_mut(&mut self, offset: usize) -> Option<&mut T> {
-        self.entry_mut(offset)?.data.as_mut()
-    }
-
     /// Takes a range out of the hands of user space. It is reserved then, and no second caller gets it.
     ///
     /// `None` if user space holds no range that begins at `offset`.
@@ -317,205 +279,218 @@ impl<T> RangeAllocator<T> {
 
     /// Gives a reserved range back. It becomes one hole with the holes beside it.
     ///
-    /// A node or two may be left over: they go to the stock of spare ones or, beyond it, to the slab
+    /// Nodes of the trees may be left over: they go to a small stock or, beyond it, to the slab
     /// allocator.
     ///
     /// # Errors
     ///
     /// Any [`FreeError`]; nothing has changed then.
-    pub(crate) fn free(&mut self, offset: usize) -> Result<Freed, FreeError> {
-        let key = live_key(offset).ok_or(FreeError::NotFound)?;
-        let found = self.live.find_mut(&key).ok_or(FreeError::NotFound)?;
-        let entry = found.get();
-        if entry.data.is_some() {
-            return Err(FreeError::Held);
+    pub(crate) fn free(&mut self, offset: usize) -> Result<(), FreeError> {
+        let offset = narrow(offset).ok_or(FreeError::NotFound)?;
+        let (low, top) = self.cells.get_mut();
+        let (size, oneway);
+
+        // INVARIANT: What is above the range, be it the tail, now follows the end of what is below.
+        if offset == top.offset {
+            if top.entry.data.is_some() {
+                return Err(FreeError::Held);
+            }
+            (size, oneway) = (top.entry.size, top.entry.oneway);
+            self.tail = top.hole_start();
+            top.clear();
+            self.cells.swap();
+        } else if offset == low.offset {
+            if low.entry.data.is_some() {
+                return Err(FreeError::Held);
+            }
+            (size, oneway) = (low.entry.size, low.entry.oneway);
+            top.entry.gap = top.offset.saturating_sub(low.hole_start());
+            low.clear();
+        } else {
+            (size, oneway) = self.free_in_trees(offset)?;
         }
-        let (below, size, oneway) = (entry.gap, entry.size, entry.oneway);
-        let node = found.remove_node().into_reservation();
 
         // INVARIANT: One range of `size` bytes less.
-        self.count = self.count.saturating_sub(1);
         self.free = self.free.saturating_add(size);
         if oneway {
-            self.oneway_free = self.oneway_free.saturating_add(size);
+            self.oneway.refund(size);
         }
 
-        // INVARIANT: The holes on both sides leave `holes`. What takes their place together with the
-        // range is the tail, or a hole of that tree right below the next range.
-        let start = key.offset().saturating_sub(below);
-        let end = key.offset().saturating_add(size);
-        if below != 0 {
-            self.remove_hole(Key::hole(below, start));
-        }
-        let hole_end = if end == self.tail {
-            self.tail = start;
-            drop(self.stock.put(node));
-            self.size
-        } else {
-            let mut above = 0;
-            let mut whole = end.saturating_sub(start);
-            if let Some(mut next) = self.live.cursor_lower_bound_mut(&Key::live(end)) {
-                let next = next.current_mut().1;
-                above = next.gap;
-                whole = whole.saturating_add(above);
-                next.gap = whole;
-            }
-            if above != 0 {
-                self.remove_hole(Key::hole(above, end));
-            }
-            insert(&mut self.holes, node, Key::hole(whole, start), Entry::HOLE);
-            start.saturating_add(whole)
-        };
-
-        Ok(Freed {
-            range: offset..end as usize,
-            hole: start as usize..hole_end as usize,
-            oneway,
-        })
-    }
-    /// Frees the topmost range and returns it with what was committed with it, if anything was.
-    ///
-    /// For emptying the mapping when its process is gone: next to the tail, freeing is cheapest.
-    pub(crate) fn pop_any(&mut self) -> Option<(Freed, Option<T>)> {
-        let mut cursor = self.live.cursor_back_mut()?;
-        let (key, entry) = cursor.current_mut();
-        let offset = key.offset() as usize;
-        let data = entry.data.take();
-
-        match self.free(offset) {
-            Ok(freed) => Some((freed, data)),
-            Err(_) => None,
-        }
+        Ok(())
     }
 
     /// All ranges, by rising offset.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Live<'_, T>> {
-        self.live.iter().map(|(key, entry)| Live::new(key, entry))
+        let cells = self.cells.iter();
+        let cells = cells.map(|cell| Live::new(cell.offset, &cell.entry));
+
+        // Called like this, because the initializers of the prelude have a `chain` as well.
+        Iterator::chain(self.trees.iter(), cells)
     }
 
     /// The lowest range that begins at `offset` or above.
     ///
     /// With it a reader can visit all ranges and let go of the lock in between.
     pub(crate) fn at_or_above(&self, offset: usize) -> Option<Live<'_, T>> {
-        let from = live_key(offset)?;
-        // What a cursor lends ends with the cursor; the tree lends for as long as we need.
-        let key = *self.live.cursor_lower_bound(&from)?.current().0;
+        let offset = narrow(offset)?;
+        let in_cells = || {
+            let cell = self.cells.iter().find(|cell| cell.offset >= offset)?;
+            Some(Live::new(cell.offset, &cell.entry))
+        };
 
-        Some(Live::new(&key, self.live.get(&key)?))
+        self.trees.at_or_above(offset).or_else(in_cells)
+    }
+
+    fn entry_mut(&mut self, offset: usize) -> Option<&mut Entry<T>> {
+        let offset = narrow(offset)?;
+
+        match self.cells.find(offset) {
+            Some(entry) => Some(entry),
+            None => self.trees.get_mut(offset),
+        }
     }
 
     fn tail_size(&self) -> u32 {
         self.size.saturating_sub(self.tail)
     }
 
-    fn entry_mut(&mut self, offset: usize) -> Option<&mut Entry<T>> {
-        self.live.get_mut(&live_key(offset)?)
+    /// The holes that are known without the trees, from the lowest on: where they end, and their lengths.
+    fn holes(&self) -> [(u32, u32); 3] {
+        let (low, top) = self.cells.get();
+
+        [
+            (low.offset, low.entry.gap),
+            (top.offset, top.entry.gap),
+            (self.size, self.tail_size()),
+        ]
     }
 
-    /// Takes `size` bytes from the low end of the best fitting hole and enters them in `live`.
+    /// Cuts a range from the low end of the best fitting hole, and returns where it begins.
     ///
-    /// Returns the hole as it was. The caller does the sums.
-    fn cut(&mut self, size: u32, request: &Request) -> Result<Range<usize>, ReserveError> {
-        let entry = Entry {
-            size,
-            gap: 0,
-            pid: request.pid,
-            oneway: request.oneway,
-            data: None,
-        };
-        let tail_size = self.tail_size();
-        let inner = self
-            .holes
-            .cursor_lower_bound_mut(&Key::hole(size, 0))
-            // The tail is above all other holes, so it loses against one of the same length.
-            .filter(|hole| tail_size < size || hole.current().0.hole_size() <= tail_size);
-
-        if let Some(cursor) = inner {
-            let hole = *cursor.current().0;
-            let start = hole.offset();
-            let end = start.saturating_add(hole.hole_size());
-            let rest = hole.hole_size().saturating_sub(size);
-
-            // A range that fills the hole can have its node.
-            let memory = if rest == 0 {
-                cursor.remove_current().1.into_reservation()
-            } else {
-                let memory = self.stock.take().ok_or(ReserveError::NeedSpare)?;
-                let shrunk = cursor.remove_current().1.into_reservation();
-                let rest = Key::hole(rest, start.saturating_add(size));
-                insert(&mut self.holes, shrunk, rest, Entry::HOLE);
-                memory
-            };
-            // INVARIANT: The new range begins where the hole did, so nothing is free right below
-            // it; what is left of the hole, if anything, still ends where the range above begins.
-            if let Some(above) = self.live.get_mut(&Key::live(end)) {
-                above.gap = above.gap.saturating_sub(size);
-            }
-            insert(&mut self.live, memory, Key::live(start), entry);
-
-            Ok(start as usize..end as usize)
-        } else if size <= tail_size {
-            let memory = self.stock.take().ok_or(ReserveError::NeedSpare)?;
-            let start = self.tail;
-
-            // INVARIANT: The new range begins at the old tail and ends at the new one.
-            self.tail = start.saturating_add(size);
-            insert(&mut self.live, memory, Key::live(start), entry);
-
-            Ok(start as usize..self.size as usize)
+    /// The caller does the sums.
+    fn cut(&mut self, size: u32, request: &Request) -> Result<u32, ReserveError> {
+        // Mostly, all that is free is the tail.
+        let start = if self.free == self.tail_size() && self.free >= size {
+            self.tail
         } else {
-            Err(ReserveError::NoSpace {
-                largest_hole: self.largest_hole(),
-                free: self.free_space(),
-            })
+            match self.best_fit(size, request)? {
+                Fit::Hole(start) => start,
+                Fit::Done(start) => return Ok(start),
+            }
+        };
+        if !self.cells.get().0.is_empty() && self.cut_from_full(start, size, request)? {
+            return Ok(start);
         }
+
+        // INVARIANT: The new range begins where the hole did, so nothing is free right below it, and
+        // the rest of the hole is still right below what was above it. The low cell was empty.
+        let (low, top) = self.cells.get_mut();
+        low.fill(start, size, request);
+        if start == self.tail {
+            self.tail = self.tail.saturating_add(size);
+            self.cells.swap();
+        } else {
+            top.entry.gap = top.entry.gap.saturating_sub(size);
+        }
+
+        Ok(start)
     }
 
-    /// Takes a hole out of `holes`; its node goes to the stock.
-    fn remove_hole(&mut self, key: Key) {
-        if let Some(node) = self.holes.remove_node(&key) {
-            drop(self.stock.put(node.into_reservation()));
+    /// Finds the best fitting hole, and cuts the range from it if it is one of the trees.
+    #[inline(never)]
+    fn best_fit(&mut self, size: u32, request: &Request) -> Result<Fit, ReserveError> {
+        let mut best = None;
+        let mut limit = u32::MAX;
+        for (end, length) in self.holes() {
+            // The lowest comes first, and stays the best among those of its length.
+            if length >= size && length < limit {
+                best = Some(Fit::Hole(end.saturating_sub(length)));
+                limit = length;
+            }
         }
+        // All holes of the trees are below these.
+        if self.trees.has_holes() {
+            if let Some(start) = self.trees.cut(size, limit, request)? {
+                return Ok(Fit::Done(start));
+            }
+        }
+
+        best.ok_or_else(|| self.no_space())
     }
 
-    /// Whether a reservation just made by `pid` makes it suspect, for the first time since the one-way
-    /// space was last in good order.
-    fn is_spam(&mut self, pid: i32) -> bool {
-        // A tenth of the mapping is a fifth of the one-way space.
-        if self.oneway_free >= self.size / 10 {
-            self.spam_reported = false;
-            return false;
-        }
-        if self.spam_reported {
-            return false;
+    /// As both cells are taken, cuts the range for the trees if it is below, or else moves the low range
+    /// there. Says which it was.
+    #[inline(never)]
+    fn cut_from_full(
+        &mut self,
+        start: u32,
+        size: u32,
+        request: &Request,
+    ) -> Result<bool, ReserveError> {
+        let (low, _) = self.cells.get_mut();
+        let lowest = start < low.offset;
+
+        // INVARIANT: All of `trees` is below what joins it, and what stays in the cells is above.
+        if lowest {
+            let room = self.trees.room(0)?;
+            low.entry.gap = low.entry.gap.saturating_sub(size);
+            self.trees.push(room, start, Entry::new(size, request));
+        } else {
+            let room = self.trees.room(low.entry.gap)?;
+            let offset = low.offset;
+            self.trees.push(room, offset, low.take());
         }
 
-        let mut ranges = 0_usize;
-        let mut bytes = 0_u32;
-        self.spam_reported = self
-            .live
-            .values()
-            .filter(|entry| entry.oneway && entry.pid == pid)
-            .any(|entry| {
-                ranges = ranges.saturating_add(1);
-                bytes = bytes.saturating_add(entry.size);
-                ranges > SPAM_RANGES || bytes > self.size / 4
-            });
+        Ok(lowest)
+    }
 
-        self.spam_reported
+    /// Frees a range that is in none of the cells. Returns its length and whether it was one-way.
+    #[inline(never)]
+    fn free_in_trees(&mut self, offset: u32) -> Result<(u32, bool), FreeError> {
+        let removed = self.trees.remove(offset)?;
+        if let Some(start) = removed.open {
+            let (low, top) = self.cells.get_mut();
+            // INVARIANT: The hole is right below the lowest range in a cell, or else part of the tail.
+            match [low, top].into_iter().find(|cell| !cell.is_empty()) {
+                Some(above) => above.entry.gap = above.offset.saturating_sub(start),
+                None => self.tail = start,
+            }
+        }
+
+        Ok((removed.size, removed.oneway))
+    }
+
+    /// Whether `pid`, whose latest range has `latest` bytes, has too many one-way ranges.
+    #[cold]
+    fn is_flooded_by(&self, pid: i32, latest: u32) -> bool {
+        let ranges = self.iter().filter(|live| live.oneway && live.pid == pid);
+
+        self.oneway.is_flood(ranges.map(|live| live.size), latest)
+    }
+
+    #[cold]
+    fn no_space(&self) -> ReserveError {
+        ReserveError::NoSpace {
+            largest_hole: self.largest_hole(),
+            free: self.free_space(),
+        }
     }
 }
 
 /// The length of a range for a request of `size` bytes.
 fn round_up(size: usize) -> Option<u32> {
-    let size = size.max(1).checked_next_multiple_of(GRANULE)?;
+    let size = size.max(1).checked_add(GRANULE - 1)? & !(GRANULE - 1);
 
     u32::try_from(size).ok()
 }
 
-/// The key of a range that begins at `offset`, if one can begin there.
-fn live_key(offset: usize) -> Option<Key> {
-    u32::try_from(offset).ok().map(Key::live)
+/// An offset that some range may have. [`NOWHERE`] is none, and is that of what is not there.
+fn narrow(offset: usize) -> Option<u32> {
+    if offset < NOWHERE as usize {
+        Some(offset as u32)
+    } else {
+        None
+    }
 }
 
 #[cfg(CONFIG_KUNIT = "y")]
@@ -526,38 +501,17 @@ mod tests {
     use core::cell::Cell;
 
     use super::{
-        model::Token,
-        node::SPARES,
+        model::{
+            free,
+            reserve,
+            sync,
+            Token, //
+        },
+        trees::SPARES,
         *, //
     };
 
     const PAGE: usize = 4096;
-
-    fn sync(size: usize) -> Request {
-        Request {
-            size,
-            oneway: false,
-            pid: 1,
-        }
-    }
-
-    fn oneway(size: usize, pid: i32) -> Request {
-        Request {
-            size,
-            oneway: true,
-            pid,
-        }
-    }
-
-    /// Reserves as the driver does: memory when asked for it.
-    fn reserve<T>(ranges: &mut RangeAllocator<T>, request: Request) -> Result<Reserved> {
-        match ranges.reserve(&request) {
-            Err(ReserveError::NeedSpare) => (),
-            outcome => return outcome.map_err(|_| ENOSPC),
-        }
-        ranges.add_spare(Spare::new()?);
-        ranges.reserve(&request).map_err(|_| ENOSPC)
-    }
 
     /// A mapping of one page with `count` ranges of 256 bytes.
     fn with_ranges(count: usize) -> Result<RangeAllocator<()>> {
@@ -571,15 +525,17 @@ mod tests {
     #[test]
     fn fresh_is_one_hole_without_memory() {
         let mut ranges = RangeAllocator::<()>::new(PAGE);
-        assert_eq!(ranges.size(), PAGE);
         assert_eq!(ranges.free_space(), PAGE);
         assert_eq!(ranges.oneway_space(), PAGE / 2);
         assert_eq!(ranges.largest_hole(), PAGE);
-        assert_eq!(ranges.live(), 0);
-        assert_eq!(ranges.stock.len(), 0);
-        assert_eq!(ranges.reserve(&sync(8)), Err(ReserveError::NeedSpare));
-        assert_eq!(ranges.live(), 0);
-        assert!(ranges.pop_any().is_none());
+        assert_eq!(ranges.iter().count(), 0);
+        assert_eq!(ranges.trees.spares(), 0);
+        // 0xffff_ffff is what an empty cell says.
+        for offset in [0, 8, 0xffff_ffff, 0x1_0000_0000, usize::MAX] {
+            assert_eq!(ranges.free(offset), Err(FreeError::NotFound));
+            assert_eq!(ranges.commit(offset, ()), Err(()));
+            assert_eq!(ranges.take(offset), None);
+        }
     }
 
     #[test]
@@ -590,8 +546,11 @@ mod tests {
         });
         assert_eq!(RangeAllocator::<()>::new(0).reserve(&sync(0)), none);
         assert_eq!(RangeAllocator::<()>::new(7).reserve(&sync(1)), none);
-        assert_eq!(RangeAllocator::<()>::new(15).size(), 8);
-        assert_eq!(RangeAllocator::<()>::new(usize::MAX).size(), 0xffff_fff8);
+        assert_eq!(RangeAllocator::<()>::new(15).free_space(), 8);
+        assert_eq!(
+            RangeAllocator::<()>::new(usize::MAX).free_space(),
+            0xffff_fff8
+        );
     }
 
     #[test]
@@ -619,49 +578,72 @@ mod tests {
         // Holes of 512, 256, 256 bytes, and a tail of 2048.
         let mut ranges = with_ranges(8)?;
         for offset in [0, 256, 768, 1280] {
-            ranges.free(offset).map_err(|_| EINVAL)?;
+            free(&mut ranges, offset)?;
         }
-        let first = reserve(&mut ranges, sync(200))?;
-        assert_eq!((first.offset, first.hole), (768, 768..1024));
-        let second = reserve(&mut ranges, sync(256))?;
-        assert_eq!((second.offset, second.hole), (1280, 1280..1536));
-        let third = reserve(&mut ranges, sync(256))?;
-        assert_eq!((third.offset, third.hole), (0, 0..512));
-        let fourth = reserve(&mut ranges, sync(257))?;
-        assert_eq!((fourth.offset, fourth.hole), (2048, 2048..PAGE));
+        assert_eq!(reserve(&mut ranges, sync(200))?.offset, 768);
+        assert_eq!(reserve(&mut ranges, sync(256))?.offset, 1280);
+        assert_eq!(reserve(&mut ranges, sync(256))?.offset, 0);
+        assert_eq!(reserve(&mut ranges, sync(257))?.offset, 2048);
         Ok(())
     }
 
     #[test]
-    fn tail_competes_as_any_hole() -> Result {
-        // A hole of 256 bytes below, and a tail first as long as that and then shorter.
-        let mut ranges = with_ranges(2)?;
-        ranges.free(0).map_err(|_| EINVAL)?;
-        let filler = reserve(&mut ranges, sync(PAGE - 3 * 256))?;
-        assert_eq!(filler.hole, 512..PAGE);
-        assert_eq!(reserve(&mut ranges, sync(8))?.offset, 0);
-        ranges.free(0).map_err(|_| EINVAL)?;
-        assert_eq!(reserve(&mut ranges, sync(248))?.offset, 0);
-        ranges.free(0).map_err(|_| EINVAL)?;
-        let tail = PAGE - 256;
-        assert_eq!(reserve(&mut ranges, sync(256))?.offset, 0);
-        assert_eq!(reserve(&mut ranges, sync(8))?.offset, tail);
-        ranges.free(0).map_err(|_| EINVAL)?;
-        assert_eq!(reserve(&mut ranges, sync(8))?.offset, tail + 8);
+    fn every_kind_of_hole_competes() -> Result {
+        // From the lowest on: one in the trees, one below each cell, and the tail. Of 24 bytes or more,
+        // the shortest is to be taken, and of several of that length the lowest.
+        for (holes, expected) in [
+            ([24, 32, 32, 32], 0),
+            ([32, 24, 32, 32], 1),
+            ([32, 32, 24, 32], 2),
+            ([32, 32, 32, 24], 3),
+            ([40, 40, 40, 40], 0),
+            ([48, 40, 40, 40], 1),
+            ([48, 48, 40, 40], 2),
+            ([48, 48, 48, 40], 3),
+            ([16, 16, 16, 32], 3),
+            ([16, 16, 32, 16], 2),
+            ([16, 32, 16, 16], 1),
+            ([32, 16, 16, 16], 0),
+        ] {
+            let [in_trees, below_low, below_top, tail] = holes;
+            let low = in_trees + 8;
+            let top = low + below_low + 64;
+            let last = top + below_top + 8;
+            let mut ranges = RangeAllocator::<()>::new(last + tail);
+            for size in [in_trees, 8, below_low, 64 + below_top, 8] {
+                reserve(&mut ranges, sync(size))?;
+            }
+            free(&mut ranges, top - 64)?;
+            reserve(&mut ranges, sync(64))?;
+            free(&mut ranges, 0)?;
+            free(&mut ranges, low)?;
+            let lengths = ranges.holes().map(|(_, length)| length as usize);
+            assert_eq!(lengths, [below_low, below_top, tail]);
+            assert_eq!(ranges.trees.largest_hole() as usize, in_trees);
+
+            let starts = [0, low, top, last];
+            let start = reserve(&mut ranges, sync(24))?.offset;
+            assert_eq!(Some(&start), starts.get(expected));
+        }
         Ok(())
     }
 
     #[test]
     fn neighbouring_holes_become_one() -> Result {
-        let hole = |ranges: &mut RangeAllocator<()>, offset| ranges.free(offset).map(|f| f.hole);
-        let mut ranges = with_ranges(6)?;
-        assert_eq!(hole(&mut ranges, 256), Ok(256..512));
-        assert_eq!(hole(&mut ranges, 768), Ok(768..1024));
-        assert_eq!(hole(&mut ranges, 512), Ok(256..1024));
-        assert_eq!(hole(&mut ranges, 0), Ok(0..1024));
-        assert_eq!(hole(&mut ranges, 1280), Ok(1280..PAGE));
-        assert_eq!(hole(&mut ranges, 1024), Ok(0..PAGE));
-        assert!(ranges.holes.is_empty());
+        // In whatever order four ranges go, and wherever they were, one hole is left.
+        for order in 0..24 {
+            let mut ranges = with_ranges(4)?;
+            let mut left = [Some(0), Some(256), Some(512), Some(768)];
+            for (divisor, base) in [(6, 4), (2, 3), (1, 2), (1, 1)] {
+                let mut there = left.iter_mut().filter(|slot| slot.is_some());
+                let next = there.nth(order / divisor % base);
+                let offset = next.and_then(Option::take).ok_or(EINVAL)?;
+                free(&mut ranges, offset)?;
+                assert_eq!(ranges.free(offset), Err(FreeError::NotFound));
+            }
+            assert_eq!(ranges.largest_hole(), PAGE);
+            assert!(!ranges.trees.has_holes());
+        }
         Ok(())
     }
 
@@ -669,130 +651,91 @@ mod tests {
     fn only_one_gets_the_range_back() -> Result {
         let drops = Cell::new(0);
         let mut ranges = RangeAllocator::new(PAGE);
-        reserve(&mut ranges, sync(64))?;
-        assert!(ranges.take(0).is_none());
-        assert!(ranges.commit(0, Token::new(1, &drops)).is_ok());
-        let refused = ranges.commit(0, Token::new(2, &drops));
-        assert_eq!(refused.map_err(|token| token.id()), Err(2));
-        assert_eq!(ranges.free(0), Err(FreeError::Held));
-        assert_eq!(ranges.data(0).map(Token::id), Some(1));
-        let taken = ranges.take(0);
-        assert!(ranges.take(0).is_none());
-        assert!(ranges.data(0).is_none());
-        assert!(ranges.free(0).is_ok());
-        assert_eq!(ranges.free(0), Err(FreeError::NotFound));
-        assert_eq!(drops.get(), 1);
-        assert_eq!(taken.map(|token| token.id()), Some(1));
-        Ok(())
-    }
-
-    #[test]
-    fn oneway_calls_have_half() -> Result {
-        let mut ranges = RangeAllocator::<()>::new(PAGE);
-        assert_eq!(
-            ranges.reserve(&oneway(PAGE / 2 + 1, 1)),
-            Err(ReserveError::NoOnewaySpace { free: PAGE / 2 })
-        );
-        reserve(&mut ranges, oneway(PAGE / 2 - 8, 1))?;
-        reserve(&mut ranges, oneway(1, 1))?;
-        assert_eq!(
-            ranges.reserve(&oneway(0, 1)),
-            Err(ReserveError::NoOnewaySpace { free: 0 })
-        );
-        reserve(&mut ranges, sync(PAGE / 2))?;
-        assert_eq!(ranges.free(0).map(|freed| freed.oneway), Ok(true));
-        assert_eq!(ranges.oneway_space(), PAGE / 2 - 8);
-        assert_eq!(ranges.free(PAGE / 2).map(|freed| freed.oneway), Ok(false));
-        assert_eq!(ranges.oneway_space(), PAGE / 2 - 8);
-        Ok(())
-    }
-
-    #[test]
-    fn spam_by_number_at_its_limit() -> Result {
-        // A thousand granules: a tenth is a hundred granules, and 50 of them are far below a quarter.
-        let mut ranges = RangeAllocator::<()>::new(8000);
-        for _ in 0..50 {
-            assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
+        // The third is in the top cell, the second in the low one, the first in the trees.
+        for id in [1, 2, 3] {
+            let offset = reserve(&mut ranges, sync(64))?.offset;
+            assert!(ranges.take(offset).is_none());
+            assert!(ranges.commit(offset, Token::new(id, &drops)).is_ok());
         }
-        // What another sender does is not this one's fault: one-way space is at its threshold.
-        assert!(!reserve(&mut ranges, oneway(2000, 8))?.spam_suspect);
-        assert!(!reserve(&mut ranges, oneway(800, 9))?.spam_suspect);
-        assert_eq!(ranges.oneway_space(), 800);
-        assert!(reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
-        assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
-        // It recovers to the threshold, the next call says so, and the one after that is suspect.
-        ranges.free(0).map_err(|_| EINVAL)?;
-        ranges.free(8).map_err(|_| EINVAL)?;
-        ranges.free(16).map_err(|_| EINVAL)?;
-        assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
-        assert!(reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
-        assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
+        for (id, offset) in [(1, 0), (2, 64), (3, 128)] {
+            let refused = ranges.commit(offset, Token::new(9, &drops));
+            assert_eq!(refused.map_err(|token| token.id()), Err(9));
+            assert_eq!(ranges.free(offset), Err(FreeError::Held));
+            let taken = ranges.take(offset);
+            assert!(ranges.take(offset).is_none());
+            assert_eq!(drops.get(), 2 * id - 1);
+            assert_eq!(taken.map(|token| token.id()), Some(id));
+        }
+        for offset in [0, 64, 128] {
+            assert!(ranges.free(offset).is_ok());
+            assert_eq!(ranges.free(offset), Err(FreeError::NotFound));
+        }
+        assert_eq!(drops.get(), 6);
         Ok(())
     }
 
     #[test]
-    fn spam_by_bytes_at_its_limit() -> Result {
-        let mut ranges = RangeAllocator::<()>::new(8000);
-        reserve(&mut ranges, oneway(1208, 1))?;
-        reserve(&mut ranges, sync(2400))?;
-        // Less than a tenth is left, a quarter is not exceeded, and calls with a reply do not count.
-        assert!(!reserve(&mut ranges, oneway(2000, 2))?.spam_suspect);
-        assert_eq!(ranges.oneway_space(), 792);
-        assert!(reserve(&mut ranges, oneway(8, 2))?.spam_suspect);
-        Ok(())
-    }
-
-    #[test]
-    fn steady_state_needs_no_memory() -> Result {
+    fn two_ranges_need_no_memory() -> Result {
         let mut ranges = RangeAllocator::<()>::new(1 << 20);
-        let mut older = reserve(&mut ranges, sync(128))?.offset;
-        let mut newer = reserve(&mut ranges, sync(256))?.offset;
-        // The older goes, another comes. Three turns make all the nodes that this ever takes.
+        let offset = |reserved: Result<Reserved, _>| reserved.map(|r| r.offset).map_err(|_| ENOMEM);
         for turn in 0..100 {
-            ranges.free(older).map_err(|_| EINVAL)?;
-            older = newer;
-            newer = if turn < 3 {
-                reserve(&mut ranges, sync(200))?.offset
+            let first = offset(ranges.reserve(&sync(100)))?;
+            let second = offset(ranges.reserve(&sync(300)))?;
+            // Now the lower goes first, now the upper, and the next one fits where it was or does not.
+            let (one, other) = if turn % 2 == 0 {
+                (first, second)
             } else {
-                ranges.reserve(&sync(200)).map_err(|_| ENOMEM)?.offset
+                (second, first)
             };
+            free(&mut ranges, one)?;
+            let third = offset(ranges.reserve(&sync(turn * 8)))?;
+            free(&mut ranges, other)?;
+            free(&mut ranges, third)?;
         }
-        while ranges.pop_any().is_some() {}
-        assert_eq!(ranges.free_space(), 1 << 20);
-        assert_eq!(ranges.stock.len(), SPARES);
-        assert!(ranges.add_spare(Spare::new()?).is_some());
+        assert_eq!(ranges.largest_hole(), 1 << 20);
+        assert_eq!(ranges.trees.spares(), 0);
         Ok(())
     }
 
     #[test]
-    fn a_range_that_fills_a_hole_needs_no_memory() -> Result {
-        let mut ranges = with_ranges(3)?;
-        ranges.free(256).map_err(|_| EINVAL)?;
-        assert_eq!(ranges.stock.len(), 0);
+    fn memory_is_asked_for_when_a_node_is_needed() -> Result {
+        let mut ranges = with_ranges(2)?;
         assert_eq!(ranges.reserve(&sync(8)), Err(ReserveError::NeedSpare));
-        assert_eq!(ranges.largest_hole(), PAGE - 768);
+        assert!(ranges.add_spare(Spare::new()?).is_none());
+        // One node for each of the two that move to the trees, none for a hole that is filled, and two
+        // for a range that comes with a hole.
+        assert_eq!(ranges.reserve(&sync(256)).map(|r| r.offset), Ok(512));
+        assert_eq!(ranges.reserve(&sync(256)).map(|r| r.offset), Ok(768));
+        assert_eq!(ranges.trees.spares(), 0);
+        free(&mut ranges, 0)?;
+        assert_eq!(ranges.reserve(&sync(256)).map(|r| r.offset), Ok(0));
+        free(&mut ranges, 256)?;
+        assert_eq!(ranges.trees.spares(), 1);
+        assert_eq!(ranges.reserve(&sync(257)), Err(ReserveError::NeedSpare));
+        assert_eq!(ranges.trees.spares(), 1);
         assert_eq!(ranges.reserve(&sync(256)).map(|r| r.offset), Ok(256));
         Ok(())
     }
 
     #[test]
     fn thousands_of_ranges() -> Result {
-        let mut ranges = RangeAllocator::<()>::new(1 << 20);
-        let count = (1 << 20) / 64;
-        for n in 0..count {
+        const COUNT: usize = 4096;
+        let mut ranges = RangeAllocator::<()>::new(COUNT * 64);
+        for n in 0..COUNT {
             assert_eq!(reserve(&mut ranges, sync(64))?.offset, n * 64);
         }
-        assert_eq!((ranges.live(), ranges.largest_hole()), (count, 0));
-        for n in (0..count).step_by(2) {
-            assert!(ranges.free(n * 64).is_ok());
+        assert_eq!((ranges.iter().count(), ranges.largest_hole()), (COUNT, 0));
+        for n in (0..COUNT).step_by(2) {
+            free(&mut ranges, n * 64)?;
         }
         assert_eq!(ranges.largest_hole(), 64);
         assert!(reserve(&mut ranges, sync(65)).is_err());
-        for n in (1..count).step_by(2) {
-            assert!(ranges.free(n * 64).is_ok());
+        for n in (1..COUNT).step_by(2) {
+            free(&mut ranges, n * 64)?;
         }
-        assert_eq!((ranges.live(), ranges.largest_hole()), (0, 1 << 20));
-        assert_eq!(ranges.stock.len(), SPARES);
+        assert_eq!(ranges.largest_hole(), COUNT * 64);
+        assert_eq!(ranges.trees.spares(), SPARES);
+        assert!(ranges.add_spare(Spare::new()?).is_some());
         Ok(())
     }
 }

@@ -56,6 +56,9 @@ unsafe impl Sync for FsType {}
 
 static FS_TYPE: FsType = FsType(Opaque::zeroed());
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_system_type.init_fs_context`.
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: Called by the kernel with a context that is being prepared.
     unsafe { helpers::init_pseudo(fc, MAGIC) }
@@ -122,9 +125,10 @@ unsafe impl Sync for AddressSpace {}
 impl AddressSpace {
     /// Makes an address space that nothing is mapped from.
     pub(crate) fn new(mount: &Mount) -> Result<Self> {
+        let mount = mount.mount.as_ptr();
         // SAFETY: By the type invariant the mount is valid, so its super block is.
-        let inode =
-            from_err_ptr(unsafe { bindings::alloc_anon_inode((*mount.mount.as_ptr()).mnt_sb) })?;
+        let inode = unsafe { bindings::alloc_anon_inode((*mount).mnt_sb) };
+        let inode = from_err_ptr(inode)?;
         // INVARIANT: `alloc_anon_inode` returned a reference, which is now ours.
         Ok(Self {
             inode: NonNull::new(inode).ok_or(ENOMEM)?,
@@ -212,16 +216,25 @@ impl<B: Backing> VmOps<B> {
         unsafe { &*(*vma).vm_private_data.cast::<B>() }
     }
 
+    /// # Safety
+    ///
+    /// To be called by the kernel, as `vm_operations_struct.open` of [`Self::TABLE`].
     unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
         // SAFETY: Called by the kernel for a VMA with this table.
         unsafe { Self::backing(vma) }.vma_opened();
     }
 
+    /// # Safety
+    ///
+    /// To be called by the kernel, as `vm_operations_struct.close` of [`Self::TABLE`].
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
         // SAFETY: As in `open`.
         unsafe { Self::backing(vma) }.vma_closed();
     }
 
+    /// # Safety
+    ///
+    /// To be called by the kernel, as `vm_operations_struct.mremap` of [`Self::TABLE`].
     unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
         // SAFETY: As in `open`; the kernel holds the mmap lock for writing.
         unsafe {
@@ -231,6 +244,9 @@ impl<B: Backing> VmOps<B> {
         0
     }
 
+    /// # Safety
+    ///
+    /// To be called by the kernel, as `vm_operations_struct.fault` of [`Self::TABLE`].
     unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
         // SAFETY: The kernel gives a valid description of the fault, in a VMA with this table that stays put while
         // this runs.

@@ -118,6 +118,9 @@ impl Drop for Registration {
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `shrinker.count_objects`.
 unsafe extern "C" fn count(
     _: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,
@@ -136,6 +139,9 @@ struct Scan {
     in_use: usize,
 }
 
+/// # Safety
+///
+/// To be called by the walk of [`LRU`], with a [`Scan`] as `arg`.
 unsafe extern "C" fn isolate(
     item: *mut bindings::list_head,
     list: *mut bindings::list_lru_one,
@@ -155,6 +161,9 @@ unsafe extern "C" fn isolate(
     }
 }
 
+/// # Safety
+///
+/// To be called by `list_sort`, for a list of isolated entries.
 unsafe extern "C" fn compare(
     _: *mut c_void,
     a: *const bindings::list_head,
@@ -165,6 +174,9 @@ unsafe extern "C" fn compare(
     c_int::from(a.cmp(&b) == Ordering::Greater)
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `shrinker.scan_objects`.
 unsafe extern "C" fn scan(
     _: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,

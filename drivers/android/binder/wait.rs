@@ -48,6 +48,9 @@ unsafe impl Send for Sleeper {}
 // SAFETY: As above.
 unsafe impl Sync for Sleeper {}
 
+/// # Safety
+///
+/// To be called by the kernel, as the function of the entry of a [`Sleeper`], under its queue's lock.
 unsafe extern "C" fn wake_function(
     entry: *mut bindings::wait_queue_entry,
     mode: kernel::ffi::c_uint,
@@ -123,9 +126,9 @@ impl Sleeper {
         // SAFETY: The queue is initialised. The entry's task is alive as long as the caller's lock is held.
         unsafe {
             if sync {
-                bindings::__wake_up_sync(self.head.get(), TASK_NORMAL as u32);
+                bindings::__wake_up_sync(self.head.get(), TASK_NORMAL);
             } else {
-                bindings::__wake_up(self.head.get(), TASK_NORMAL as u32, 1, ptr::null_mut());
+                bindings::__wake_up(self.head.get(), TASK_NORMAL, 1, ptr::null_mut());
             }
         }
     }
@@ -184,7 +187,7 @@ impl PollQueue {
         unsafe {
             bindings::__wake_up(
                 self.head.get(),
-                TASK_NORMAL as u32,
+                TASK_NORMAL,
                 0,
                 ptr::without_provenance_mut(key),
             );
