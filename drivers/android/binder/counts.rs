@@ -7,6 +7,8 @@
 //! becomes "nobody" or the other way round, once for strong and once for weak references. The owner acknowledges what
 //! it was told to acquire; until then the driver holds a count of its own, so that the answer cannot cross a release.
 
+use kernel::prelude::*;
+
 /// The counts of one node.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -216,5 +218,201 @@ impl Counts {
             self.local_strong,
             self.local_weak,
         ]
+    }
+}
+
+#[kunit_tests(binder_counts)]
+mod tests {
+    use super::*;
+
+    /// What the owner is told, in the order in which it is told.
+    fn told(changes: &Changes) -> [bool; 4] {
+        [
+            changes.increfs,
+            changes.acquire,
+            changes.release,
+            changes.decrefs,
+        ]
+    }
+
+    #[test]
+    fn a_strong_handle_comes_and_goes() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        counts.add_strong_handle();
+        assert!(counts.owes_acquire());
+        assert_eq!(told(&counts.tell()), [true, true, false, false]);
+        assert!(!counts.is_stale());
+        assert_eq!(counts.acknowledge(false), Ok(false));
+        assert_eq!(counts.acknowledge(true), Ok(false));
+        assert!(counts.remove_strong_handle());
+        assert!(counts.remove_handle());
+        let changes = counts.tell();
+        assert_eq!(told(&changes), [false, false, true, true]);
+        assert!(changes.gone);
+    }
+
+    #[test]
+    fn a_weak_handle_asks_for_weak_alone() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        assert!(!counts.owes_acquire());
+        assert_eq!(told(&counts.tell()), [true, false, false, false]);
+        assert_eq!(counts.told(), (false, true));
+        // Strong is not to be had from nothing.
+        assert!(!counts.can_add_handle(true));
+        assert!(counts.can_add_handle(false));
+    }
+
+    #[test]
+    fn an_acknowledgement_that_is_due_holds_the_node() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        counts.add_strong_handle();
+        counts.tell();
+        // The handle goes before the owner has answered: nothing may be released yet.
+        assert!(!counts.remove_strong_handle());
+        assert!(!counts.remove_handle());
+        assert!(!counts.is_stale());
+        // The answers come in the order of what was told; with the last strong count the strong one goes.
+        assert_eq!(counts.acknowledge(false), Ok(false));
+        assert_eq!(counts.acknowledge(true), Ok(true));
+        let changes = counts.tell();
+        assert_eq!(told(&changes), [false, false, true, true]);
+        assert!(changes.gone);
+    }
+
+    #[test]
+    fn what_was_not_told_is_not_acknowledged() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.acknowledge(true), Err(NotCounted));
+        counts.add_handle();
+        counts.tell();
+        assert_eq!(counts.acknowledge(true), Err(NotCounted));
+        assert_eq!(counts.acknowledge(false), Ok(false));
+        assert_eq!(counts.acknowledge(false), Err(NotCounted));
+    }
+
+    #[test]
+    fn what_comes_back_before_it_was_told_is_not_told() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        counts.add_strong_handle();
+        counts.tell();
+        assert_eq!(counts.acknowledge(true), Ok(false));
+        assert_eq!(counts.acknowledge(false), Ok(false));
+        assert!(counts.remove_strong_handle());
+        counts.add_strong_handle();
+        assert_eq!(told(&counts.tell()), [false; 4]);
+    }
+
+    #[test]
+    fn a_buffer_holds_the_node() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        counts.add_strong_handle();
+        counts.tell();
+        assert_eq!(counts.acknowledge(false), Ok(false));
+        assert_eq!(counts.acknowledge(true), Ok(false));
+        counts.add_local(true);
+        assert!(!counts.remove_strong_handle());
+        assert!(!counts.remove_handle());
+        assert!(!counts.is_unused());
+        assert!(counts.remove_local(true));
+        assert!(counts.tell().gone);
+    }
+
+    #[test]
+    fn a_manager_is_held_and_owes_nothing() {
+        let mut counts = Counts::default();
+        counts.become_manager();
+        assert!(!counts.is_stale());
+        assert!(counts.can_add_handle(true));
+        counts.add_handle();
+        counts.add_strong_handle();
+        assert_eq!(told(&counts.tell()), [false; 4]);
+        assert_eq!(counts.acknowledge(true), Err(NotCounted));
+    }
+
+    #[test]
+    fn without_an_owner_nobody_is_told() {
+        let mut counts = Counts::default();
+        counts.add_handle();
+        counts.add_strong_handle();
+        counts.tell();
+        counts.forget_owner();
+        assert!(counts.remove_strong_handle() || !counts.is_unused());
+        counts.remove_handle();
+        assert!(counts.is_unused());
+    }
+
+    /// Counts by a model that knows no states: everybody who needs the node is in a list.
+    #[test]
+    fn long_histories_agree_with_a_model() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..200 {
+            let mut counts = Counts::default();
+            let (mut handles, mut strong_handles, mut local) = (0usize, 0usize, [0usize; 2]);
+            // What the owner holds, and what it has yet to answer: weak, strong.
+            let (mut held, mut due) = ([false; 2], [false; 2]);
+            for _ in 0..200 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                match random % 9 {
+                    0 => {
+                        counts.add_handle();
+                        handles += 1;
+                    }
+                    1 if handles > strong_handles => {
+                        counts.add_strong_handle();
+                        strong_handles += 1;
+                    }
+                    2 if strong_handles > 0 => {
+                        counts.remove_strong_handle();
+                        strong_handles -= 1;
+                    }
+                    3 if handles > strong_handles => {
+                        counts.remove_handle();
+                        handles -= 1;
+                    }
+                    4 | 5 => {
+                        let strong = random % 9 == 5;
+                        counts.add_local(strong);
+                        local[usize::from(strong)] += 1;
+                    }
+                    6 | 7 => {
+                        let strong = random % 9 == 7;
+                        if local[usize::from(strong)] > 0 {
+                            counts.remove_local(strong);
+                            local[usize::from(strong)] -= 1;
+                        } else if due[usize::from(strong)] {
+                            assert!(counts.acknowledge(strong).is_ok());
+                            due[usize::from(strong)] = false;
+                        } else {
+                            assert_eq!(counts.acknowledge(strong), Err(NotCounted));
+                        }
+                    }
+                    _ => {
+                        let strong = strong_handles + local[1] > 0 || due[1];
+                        let weak = strong || handles + local[0] > 0 || due[0];
+                        let changes = counts.tell();
+                        assert_eq!(
+                            told(&changes),
+                            [
+                                weak && !held[0],
+                                strong && !held[1],
+                                !strong && held[1],
+                                !weak && held[0],
+                            ]
+                        );
+                        assert_eq!(changes.gone, !weak);
+                        due = [due[0] || changes.increfs, due[1] || changes.acquire];
+                        held = [weak, strong];
+                        assert!(!counts.is_stale());
+                    }
+                }
+            }
+        }
     }
 }
