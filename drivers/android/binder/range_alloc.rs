@@ -150,8 +150,8 @@ impl<'a, T> Live<'a, T> {
 /// 2. The ranges of `trees` are below those of `cells`, and no two ranges overlap.
 /// 3. The `gap` of a range is its offset less the end of the range below it, or less zero.
 /// 4. `tail` is where the topmost range ends (zero without ranges), and `tail <= size`.
-/// 5. `free` is `size` less the lengths of the ranges, and the one-way space is half of
-///    `size` less the lengths of those that are charged to it.
+/// 5. `free` is `size` less the lengths of the ranges, and what is left in `oneway` is half of `size`
+///    less the lengths of those that are charged to it.
 pub(crate) struct RangeAllocator<T> {
     cells: Cells<T>,
     trees: Trees<T>,
@@ -199,13 +199,10 @@ impl<T> RangeAllocator<T> {
 
     /// The length of the longest hole.
     pub(crate) fn largest_hole(&self) -> usize {
-        let known = self.holes();
+        let longest = |so_far: u32, (_, length)| so_far.max(length);
+        let holes = self.holes().into_iter();
 
-        known
-            .into_iter()
-            .fold(self.trees.largest_hole(), |longest, (_, size)| {
-                longest.max(size)
-            }) as usize
+        holes.fold(self.trees.largest_hole(), longest) as usize
     }
 
     /// Stocks memory for a reservation to come; gives back what there is no place for.

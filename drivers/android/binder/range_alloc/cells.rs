@@ -14,7 +14,7 @@ use super::{
     Request, //
 };
 
-/// The offset of what is in no cell. No range begins there: it is not a multiple of a granule.
+/// The offset that an empty cell has. No range begins there: it is not a multiple of a granule.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 /// A place for a range, with the hole right below it.
