@@ -7,6 +7,7 @@ use kernel::{
     cred::Credential,
     error::to_result,
     ffi::{
+        c_char,
         c_int,
         c_long,
         c_uint,
@@ -34,6 +35,10 @@ use crate::{
     registry,
     rmap::Mount, //
 };
+
+extern "C" {
+    fn kern_path(name: *const c_char, flags: c_uint, path: *mut bindings::path) -> c_int;
+}
 
 /// What an open file points at.
 struct OpenFile {
@@ -191,6 +196,10 @@ impl Device {
             pr_err!("'{}' cannot be the name of a device\n", text);
             return Err(EINVAL);
         }
+        if is_taken(text)? {
+            pr_err!("there is a device '{}' already\n", text);
+            return Err(EEXIST);
+        }
         let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, mount)?;
         let mut device = KBox::pin_init(
             try_pin_init!(Self {
@@ -218,6 +227,22 @@ impl Device {
         unsafe { device.as_mut().get_unchecked_mut().registered = true };
         Ok(device)
     }
+}
+
+/// Whether there is a misc device called `name`, as far as one can see.
+///
+/// The kernel refuses a second one too, but with a stack trace that would have its readers look for a bug: that another
+/// binder driver is loaded is what happens when somebody tries this one. Where sysfs is not mounted it remains.
+fn is_taken(name: &str) -> Result<bool> {
+    let name = CString::try_from_fmt(fmt!("/sys/class/misc/{}", name))?;
+    let mut path = bindings::path::default();
+    // SAFETY: The name is a string, and the path is ours to be written to.
+    if unsafe { kern_path(name.as_char_ptr(), 0, &mut path) } != 0 {
+        return Ok(false);
+    }
+    // SAFETY: The reference that `kern_path` took.
+    unsafe { bindings::path_put(&path) };
+    Ok(true)
 }
 
 #[pinned_drop]
