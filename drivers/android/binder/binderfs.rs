@@ -231,6 +231,9 @@ struct Info {
     global_stats: bool,
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_system_type.init_fs_context` of the file system.
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
     let options = Options {
         max: MAX_DEVICES,
@@ -265,12 +268,18 @@ unsafe fn refuse(fc: *mut bindings::fs_context, message: &CStr, error: Error) ->
     error.to_errno()
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `fs_context_operations.free` of a context of ours.
 #[no_mangle]
 unsafe extern "C" fn binder_rs_fs_free(fc: *mut bindings::fs_context) {
     // SAFETY: `init_fs_context` made a box of it. The kernel is done with the context.
     drop(unsafe { KBox::from_raw(binder_rs_context_options(fc).cast::<Options>()) });
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `fs_context_operations.parse_param` of a context of ours.
 #[no_mangle]
 unsafe extern "C" fn binder_rs_fs_parse(
     fc: *mut bindings::fs_context,
@@ -301,12 +310,18 @@ unsafe extern "C" fn binder_rs_fs_parse(
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `fs_context_operations.get_tree` of a context of ours.
 #[no_mangle]
 unsafe extern "C" fn binder_rs_fs_get_tree(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: The context is the kernel's, and the function is what it wants.
     unsafe { get_tree_nodev(fc, fill_super) }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `fs_context_operations.reconfigure` of a context of ours.
 #[no_mangle]
 unsafe extern "C" fn binder_rs_fs_reconfigure(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: The kernel has a context used by one thread at a time, and one for a remount has a super block that was
@@ -320,6 +335,9 @@ unsafe extern "C" fn binder_rs_fs_reconfigure(fc: *mut bindings::fs_context) -> 
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as what fills a super block for a context of ours.
 unsafe extern "C" fn fill_super(
     sb: *mut bindings::super_block,
     fc: *mut bindings::fs_context,
@@ -387,6 +405,9 @@ fn populate(sb: &Super) -> Result {
     Ok(())
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_system_type.kill_sb` of the file system.
 unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
     // SAFETY: The kernel wants the super block gone: nothing is open in it, nor mounted.
     let info = unsafe {
@@ -406,6 +427,9 @@ static SUPER_OPS: bindings::super_operations = bindings::super_operations {
     ..pin_init::zeroed()
 };
 
+/// # Safety
+///
+/// To be called by the kernel, as `super_operations.evict_inode` of a super block of ours.
 unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
     // SAFETY: The kernel gives an inode that nobody else refers to, of a super block of ours.
     unsafe {
@@ -414,6 +438,9 @@ unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `super_operations.show_options` of a super block of ours.
 unsafe extern "C" fn show_options(
     seq: *mut bindings::seq_file,
     root: *mut bindings::dentry,
@@ -427,6 +454,9 @@ unsafe extern "C" fn show_options(
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.open` of a device.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Only inodes of devices have these operations, and the file holds the inode.
     let endpoint: &Endpoint = unsafe { tree::endpoint(inode) };
@@ -434,12 +464,18 @@ unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file
     errno(unsafe { endpoint.open(file) }.map(|_| ()))
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.release` of a device.
 unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Called for `release`; the file was opened by the function above.
     unsafe { device::close(file) };
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.read` of a file in `features/`.
 unsafe extern "C" fn read_feature(
     _: *mut bindings::file,
     to: *mut c_char,

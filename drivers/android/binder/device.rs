@@ -36,6 +36,8 @@ use crate::{
     rmap::Mount, //
 };
 
+// What is inside a `path` is not looked at.
+#[allow(improper_ctypes)]
 extern "C" {
     fn kern_path(name: *const c_char, flags: c_uint, path: *mut bindings::path) -> c_int;
 }

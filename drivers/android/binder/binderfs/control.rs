@@ -63,6 +63,9 @@ pub(super) fn operations(module: &'static ThisModule) -> bindings::file_operatio
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.unlocked_ioctl` of `binder-control`.
 unsafe extern "C" fn ioctl(
     file: *mut bindings::file,
     command: c_uint,

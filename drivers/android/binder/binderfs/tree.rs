@@ -84,8 +84,8 @@ impl Super {
     pub(super) fn make_root(&self) -> Result<Dir<'_>> {
         let inode = NewInode::directory(self, ROOT_INO, &ROOT_OPS)?;
         // SAFETY: The inode is the caller's to give away, also if this fails.
-        let root =
-            NonNull::new(unsafe { bindings::d_make_root(inode.into_raw()) }).ok_or(ENOMEM)?;
+        let root = unsafe { bindings::d_make_root(inode.into_raw()) };
+        let root = NonNull::new(root).ok_or(ENOMEM)?;
         // SAFETY: The super block is being filled in, which is where `populate` is called from.
         unsafe { (*self.0.get()).s_root = root.as_ptr() };
         // INVARIANT: The root stays as long as the super block.
@@ -396,8 +396,8 @@ impl Dir<'_> {
     fn add_raw(&self, name: &CStr, inode: NewInode<'_>) -> Result<NonNull<bindings::dentry>> {
         let dir = self.dentry.as_ptr();
         // SAFETY: By the type invariant; nothing in the file system is locked by us.
-        let dentry =
-            from_err_ptr(unsafe { bindings::simple_start_creating(dir, name.as_char_ptr()) })?;
+        let dentry = unsafe { bindings::simple_start_creating(dir, name.as_char_ptr()) };
+        let dentry = from_err_ptr(dentry)?;
         // SAFETY: The dentry is new and its parent locked until `simple_done_creating`. It takes the inode over, and
         // stays until it is unlinked.
         unsafe {
@@ -428,6 +428,9 @@ unsafe fn is_control(dentry: *mut bindings::dentry) -> bool {
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `inode_operations.unlink` of the root.
 unsafe extern "C" fn unlink(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> c_int {
     // SAFETY: The kernel gives a dentry in a directory that it has locked.
     unsafe {
@@ -438,6 +441,9 @@ unsafe extern "C" fn unlink(dir: *mut bindings::inode, dentry: *mut bindings::de
     }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `inode_operations.rename` of the root.
 unsafe extern "C" fn rename(
     idmap: *mut bindings::mnt_idmap,
     old_dir: *mut bindings::inode,
