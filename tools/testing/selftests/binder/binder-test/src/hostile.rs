@@ -289,6 +289,13 @@ pub fn handle_signal(signal: Signal, restart: bool) {
     unsafe { sigaction(signal, &action) }.expect("sigaction");
 }
 
+/// Sends a signal to one thread of this process.
+pub fn signal_thread(thread: i32, signal: Signal) {
+    // SAFETY: the kernel checks the numbers.
+    let sent = unsafe { libc::syscall(libc::SYS_tgkill, this_process(), thread, signal as libc::c_int) };
+    assert_eq!(sent, 0, "tgkill");
+}
+
 /// How many signals were counted.
 pub fn signals_handled() -> u32 {
     // ORDERING: see `count_signal`.

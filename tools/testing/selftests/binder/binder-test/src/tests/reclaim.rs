@@ -34,6 +34,7 @@ tests! { Core, "reclaim":
     pages_come_back_empty,
     spliced_bytes_stay_what_they_were,
     pages_of_many_processes_go,
+    pages_go_when_a_cgroup_is_short,
     while_calls_run,
     while_processes_die,
     pages_of_a_moved_mapping_go,
@@ -233,6 +234,26 @@ fn pages_of_many_processes_go(env: &Env) {
             peer.hear() == 0
         })
     });
+}
+
+fn pages_go_when_a_cgroup_is_short(env: &Env) {
+    // Reclaim as the kernel does it by itself: with a priority that rises, through everything it has.
+    let root = "/sys/fs/cgroup/memory.reclaim";
+    if !std::path::Path::new(root).exists() {
+        env.skip("no control group whose memory can be reclaimed at /sys/fs/cgroup");
+    }
+    let len = 200 * PAGE;
+    let (mut pair, torn) = torn(env, len);
+    let kept = keep(&mut pair, &pattern(20 * PAGE, 1));
+    once(&mut pair, &pattern(180 * PAGE, 2));
+    until(|| {
+        // More is asked for than there is: that it fails in the end is to be expected.
+        let _ = std::fs::write(root, "16M");
+        count(torn.at(0), len) == 20
+    });
+    assert!(hostile::peek(kept.buffer, 20 * PAGE) == Ok(pattern(20 * PAGE, 1)));
+    pair.server.give_back(&kept);
+    once(&mut pair, &pattern(len, 3));
 }
 
 /// Sends calls of many sizes to the node number 1 and checks each echo, until told to stop.

@@ -59,6 +59,7 @@ tests! { Core, "write_read":
     signal_interrupts_a_read,
     signal_with_restart_interrupts_a_read,
     signal_after_a_write_keeps_what_was_written,
+    signal_while_a_call_is_out,
     killed_in_a_read,
 }
 
@@ -426,6 +427,38 @@ fn signal_after_a_write_keeps_what_was_written(env: &Env) {
         interrupted(env, false, Commands::new().enter_looper().increfs(4711).free_buffer(1).exit_looper());
     assert_eq!(result, Err(Errno::EINTR));
     assert_eq!(progress, Progress { written: 28, read: 0 });
+}
+
+fn signal_while_a_call_is_out(env: &Env) {
+    let mut pair = Pair::new(env);
+    hostile::handle_signal(Signal::SIGUSR1, false);
+    let (pid, handle) = (nix::unistd::getpid(), pair.handle);
+    let binder = pair.client.binder().clone();
+    pair.client.set_blocking(true);
+    let (say, hear) = std::sync::mpsc::channel();
+    let calling = std::thread::spawn(move || {
+        say.send(process::thread_id()).expect("somebody listens");
+        assert_eq!(binder.version(), Ok(8));
+        let empty = Parcel::new();
+        let mut commands = Commands::new();
+        commands.transaction(Call::new(handle, 1, &empty));
+        let interrupted = binder.write_read(commands.bytes(), &mut [0; 256]);
+        // The call is out; what comes of it comes with the next read.
+        let mut looper = Looper::new(binder);
+        (interrupted, commands.len(), looper.next(), looper.next())
+    });
+    let thread = hear.recv().expect("the thread is there");
+    let received = pair.server.wait_transaction();
+    until_in_ioctl(pid.as_raw(), thread);
+    hostile::signal_thread(thread, Signal::SIGUSR1);
+    crate::fixture::until(|| hostile::signals_handled() == 1);
+    until_in_ioctl(pid.as_raw(), thread);
+    pair.server.give_back(&received);
+    pair.server.answer(&Parcel::from_bytes(b"in spite of it"));
+    let (interrupted, written, first, second) = calling.join().expect("the thread is well");
+    assert_eq!(interrupted, (Err(Errno::EINTR), Progress { written, read: 0 }));
+    assert_eq!(first, Ok(Return::TransactionComplete));
+    assert!(matches!(second, Ok(Return::Reply(_))), "{second:?}");
 }
 
 fn killed_in_a_read(env: &Env) {
