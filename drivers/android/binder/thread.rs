@@ -28,6 +28,7 @@ use crate::{
         CodeKind,
         Delivered,
         InnerGuard,
+        NodeRef,
         ProcessInner,
         Queued,
         ReadBuffer,
@@ -130,10 +131,10 @@ impl Thread {
             BC_TRANSACTION_SG => transaction::call(self, &message(reader, true)?),
             BC_REPLY_SG => transaction::reply(self, &message(reader, true)?),
             BC_FREE_BUFFER => self.free_buffer(reader.read()?),
-            BC_INCREFS => self.change_handle(reader.read()?, true, false),
-            BC_ACQUIRE => self.change_handle(reader.read()?, true, true),
-            BC_RELEASE => self.change_handle(reader.read()?, false, true),
-            BC_DECREFS => self.change_handle(reader.read()?, false, false),
+            BC_INCREFS => self.change_handle(reader.read()?, true, false)?,
+            BC_ACQUIRE => self.change_handle(reader.read()?, true, true)?,
+            BC_RELEASE => self.change_handle(reader.read()?, false, true)?,
+            BC_DECREFS => self.change_handle(reader.read()?, false, false)?,
             BC_INCREFS_DONE => self.acknowledge(reader.read()?, false),
             BC_ACQUIRE_DONE => self.acknowledge(reader.read()?, true),
             BC_REGISTER_LOOPER => self.register_looper(),
@@ -210,23 +211,29 @@ impl Thread {
         }
     }
 
-    /// `BC_INCREFS`, `BC_ACQUIRE`, `BC_RELEASE`, `BC_DECREFS`.
-    fn change_handle(&self, handle: u32, more: bool, strong: bool) {
+    /// `BC_INCREFS`, `BC_ACQUIRE`, `BC_RELEASE`, `BC_DECREFS`. What is refused is logged and counts as carried out.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the context manager wants a handle for itself.
+    fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
         let process = &self.process;
-        let result = match process.context.manager_node_ref() {
-            Some(node) if more && handle == 0 => {
-                if Arc::ptr_eq(&node.owner, process) {
-                    Err(EINVAL)
-                } else {
-                    process.insert_handle(&node, strong, None).map(|number| {
-                        if number != 0 {
-                            user_error!(process.pid, self.id, "handle 0 came out as {}", number);
-                        }
-                    })
+        let manager = if more && handle == 0 {
+            process.context.manager_node_ref()
+        } else {
+            None
+        };
+        let own = |node: &NodeRef| Arc::ptr_eq(&node.owner, process);
+        let is_own = manager.as_ref().is_some_and(own);
+        let result = match manager {
+            Some(_) if is_own => Err(EINVAL),
+            Some(node) => process.insert_handle(&node, strong, None).map(|number| {
+                if number != 0 {
+                    user_error!(process.pid, self.id, "handle 0 came out as {}", number);
                 }
-            }
-            _ if more => process.add_to_handle(handle, strong),
-            _ => process.remove_from_handle(handle, strong),
+            }),
+            None if more => process.add_to_handle(handle, strong),
+            None => process.remove_from_handle(handle, strong),
         };
         if let Err(e) = result {
             user_error!(
@@ -243,6 +250,10 @@ impl Thread {
                 e
             );
         }
+        if is_own {
+            return Err(EINVAL);
+        }
+        Ok(())
     }
 
     fn acknowledge(&self, node: PtrCookie, strong: bool) {
