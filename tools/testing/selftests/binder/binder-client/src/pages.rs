@@ -16,7 +16,7 @@ pub fn present(address: u64, len: usize) -> std::io::Result<Vec<bool>> {
     let mut entries = vec![0; len.div_ceil(PAGE) * size_of::<u64>()];
     let first = address / PAGE as u64 * size_of::<u64>() as u64;
     File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, first)?;
-    let entry = |bytes: &[u8]| bytes.iter().rev().fold(0, |entry, byte| entry << 8 | u64::from(*byte));
+    let entry = |bytes: &[u8]| bytes.iter().rev().fold(0, |entry, byte| (entry << 8) | u64::from(*byte));
     Ok(entries.chunks_exact(size_of::<u64>()).map(|bytes| entry(bytes) & PRESENT != 0).collect())
 }
 

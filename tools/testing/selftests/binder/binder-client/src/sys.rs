@@ -55,6 +55,7 @@ impl Mapping {
     pub fn with(fd: impl AsFd, len: usize, prot: ProtFlags, flags: MapFlags, offset: i64) -> nix::Result<Self> {
         let len = NonZeroUsize::new(len).ok_or(Errno::EINVAL)?;
         assert!(!flags.contains(MapFlags::MAP_FIXED), "would replace what the program stands on");
+        #[allow(clippy::useless_conversion, reason = "a 32-bit program's offsets are 32 bits wide")]
         let offset = offset.try_into().map_err(|_| Errno::EOVERFLOW)?;
         // SAFETY: without MAP_FIXED the kernel picks a range nothing else uses.
         let base = unsafe { mman::mmap(None, len, prot, flags, fd, offset) }?;

@@ -15,7 +15,7 @@ const READ: u32 = 2;
 
 const fn ioc(dir: u32, kind: u8, nr: u32, size: usize) -> u32 {
     assert!(size < 1 << 14);
-    dir << 30 | (size as u32) << 16 | (kind as u32) << 8 | nr
+    (dir << 30) | ((size as u32) << 16) | ((kind as u32) << 8) | nr
 }
 
 const fn io(kind: u8, nr: u32) -> u32 {
@@ -369,7 +369,7 @@ pub fn from_union(field: u64) -> u32 {
 
 /// How many bytes follow a command or a return, as its code says.
 pub const fn payload_size(code: u32) -> usize {
-    (code >> 16 & 0x3fff) as usize
+    ((code >> 16) & 0x3fff) as usize
 }
 
 #[cfg(test)]

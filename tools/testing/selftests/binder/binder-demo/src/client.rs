@@ -107,13 +107,13 @@ impl Client {
     }
 
     fn code(&self, what: u32) -> u32 {
-        self.number << 16 | what
+        (self.number << 16) | what
     }
 
     /// Bytes that no other call of any client has.
     fn bytes(&mut self, size: usize) -> Vec<u8> {
         self.turn += 1;
-        let mut state = (u64::from(self.number) << 32 | u64::from(self.turn)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut state = ((u64::from(self.number) << 32) | u64::from(self.turn)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut bytes = Vec::with_capacity(size + 8);
         while bytes.len() < size {
             state ^= state << 13;

@@ -44,7 +44,7 @@ use crate::hostile;
 
 /// A node's two names.
 pub const fn node(number: u64) -> PtrCookie {
-    PtrCookie { ptr: number << 12, cookie: number << 12 | 0xc00 }
+    PtrCookie { ptr: number << 12, cookie: (number << 12) | 0xc00 }
 }
 
 /// One open file and the calling thread's conversation on it.

@@ -66,7 +66,7 @@ fn known_request_with_another_size_is_einval(env: &Env) {
     let binder = unmapped(env);
     for (request, size) in [(uapi::BINDER_WRITE_READ, 24), (uapi::BINDER_VERSION, 8), (uapi::BINDER_SET_MAX_THREADS, 8)]
     {
-        let other = request & 0xc000_ffff | size << 16;
+        let other = (request & 0xc000_ffff) | (size << 16);
         assert_eq!(hostile::ioctl_at(&binder, other, 0), Err(Errno::EINVAL), "{request:#x}");
     }
 }
