@@ -147,8 +147,10 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
         Err(error) => error,
     };
     report(thread, message, &failure, "reply");
+    // Where there is a caller, it is the caller's failure.
+    let own = if call.is_some() { None } else { Some(&failure) };
     let mut inner = thread.process.inner.lock();
-    set_extended_error(thread, &mut inner, id, Some(&failure));
+    set_extended_error(thread, &mut inner, id, own);
     // First this: the thread may itself be the one who waits, further down.
     let code = match call {
         Some(_) => BR_TRANSACTION_COMPLETE,
