@@ -24,7 +24,7 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs run shell test kunit bench profile check clippy clean help
+.PHONY: all setup update driver programs run shell test test-debug kunit bench profile check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -59,6 +59,10 @@ shell: driver programs
 test: driver programs
 	@scripts/test $(STAGE:%=--only %) $(FILTER)
 
+# In a kernel that notices more, and that can be made to fail.
+test-debug: programs
+	@scripts/test --only debug-kunit --only debug --only debug-faults $(FILTER)
+
 kunit: setup
 	@scripts/kunit
 
@@ -83,6 +87,7 @@ help:
 	@echo '  make run        load it into the stock kernel in QEMU and demonstrate it'
 	@echo '  make shell      a prompt in that kernel, with the driver loaded'
 	@echo '  make test       run all tests; STAGE= and FILTER= choose some'
+	@echo '  make test-debug the tests in a kernel with KASAN, lockdep and injected failures'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'
 	@echo '  make profile    instructions per call and function of this driver'
