@@ -25,6 +25,8 @@ mod range_alloc;
 
 mod stats;
 
+mod transaction_log;
+
 mod wait;
 
 // Memory: pages, their mappings, and taking them back.
@@ -65,6 +67,11 @@ mod thread;
 
 mod process;
 
+// Looking in.
+mod logs;
+
+mod log_file;
+
 // The way in.
 mod device;
 
@@ -83,6 +90,7 @@ module! {
 struct Binder {
     _binderfs: binderfs::Registration,
     _devices: device::Devices,
+    _logs: log_file::Directory,
     // Waits for scans, which may hold the last pages of a file.
     _shrinker: shrinker::Registration,
     // Those pages belong to inodes of this.
@@ -93,6 +101,8 @@ impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
         // SAFETY: The module is loaded once, and nobody is in it yet.
         unsafe { registry::init() };
+        // SAFETY: As above.
+        let logs = unsafe { log_file::Directory::new(module) };
         // SAFETY: As above: there is no other.
         let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
@@ -100,10 +110,12 @@ impl kernel::Module for Binder {
         let devices = device::Devices::new(module, &mount)?;
         // SAFETY: As above: there is no other.
         let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
+        logs.make_files();
         pr_info!("{} devices\n", devices.count());
         Ok(Self {
             _binderfs: binderfs,
             _devices: devices,
+            _logs: logs,
             _shrinker: shrinker,
             _mount: mount,
         })

@@ -71,6 +71,8 @@ pub(crate) struct Wanted {
     pub(crate) clear: bool,
     /// The sender.
     pub(crate) pid: i32,
+    /// The transaction's number.
+    pub(crate) id: u32,
 }
 
 /// Why there is no buffer.
@@ -148,6 +150,7 @@ impl Process {
             size,
             oneway: wanted.oneway,
             pid: wanted.pid,
+            id: wanted.id,
         })?;
         let pages = match PageRange::acquire(&self.pages, reserved.offset, reserved.size) {
             Ok(pages) => pages,

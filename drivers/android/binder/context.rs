@@ -18,12 +18,15 @@ use kernel::{
     task::Kuid, //
 };
 
-use crate::model::{
-    Context,
-    Manager,
-    NodeRef,
-    Process,
-    StrongNode, //
+use crate::{
+    model::{
+        Context,
+        Manager,
+        NodeRef,
+        Process,
+        StrongNode, //
+    },
+    transaction_log::short_name, //
 };
 
 impl Context {
@@ -31,6 +34,7 @@ impl Context {
     pub(crate) fn new(name: CString) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
+                short_name: short_name(name.to_bytes()),
                 name,
                 manager_key: Atomic::new(0),
                 manager <- new_mutex!(Manager { node: None, uid: None }, "Context::manager"),

@@ -27,6 +27,7 @@ use crate::{
         DeathRef,
         Delivered,
         InnerGuard,
+        Listed,
         NodeRef,
         Process,
         ProcessInner,
@@ -205,6 +206,10 @@ impl Work for Death {
             cookie: self.cookie,
         })?;
         Ok(delivered)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Death(self)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}

@@ -27,6 +27,7 @@ use kernel::{
 
 use crate::{
     helpers,
+    log_file,
     model::{
         Context,
         Process, //
@@ -85,7 +86,8 @@ impl Endpoint {
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
         let pid = process.pid;
         let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL)?;
-        registry::add(&opened.process)?;
+        log_file::opened(pid)?;
+        registry::add(&opened.process).inspect_err(|_| log_file::closed(pid))?;
         // SAFETY: The file is being opened, and the pages live until its `release`.
         unsafe {
             opened.pages.attach(file);
@@ -104,6 +106,7 @@ pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
     // SAFETY: `open` put a `KBox` there; this is the last that is heard of the file.
     let opened = unsafe { KBox::from_raw((*file).private_data.cast::<OpenFile>()) };
     opened.process.release();
+    log_file::closed(opened.process.pid);
     opened.process.pid
 }
 

@@ -29,6 +29,7 @@ use crate::{
         FreezeRef,
         FreezeState,
         InnerGuard,
+        Listed,
         NodeRef,
         Process,
         ProcessInner,
@@ -328,6 +329,10 @@ impl Work for Freeze {
             reserved: 0,
         })?;
         Ok(Delivered::Last)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Freeze(self)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}

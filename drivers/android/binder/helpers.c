@@ -9,6 +9,7 @@
 
 #include <linux/fs.h>
 #include <linux/list.h>
+#include <linux/list_lru.h>
 #include <linux/moduleparam.h>
 #include <linux/pseudo_fs.h>
 #include <linux/ratelimit.h>
@@ -48,6 +49,11 @@ bool binder_rs_ratelimit(void)
 	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, 4 * DEFAULT_RATELIMIT_BURST);
 
 	return __ratelimit(&state);
+}
+
+unsigned long binder_rs_list_lru_count(struct list_lru *lru)
+{
+	return list_lru_count(lru);
 }
 
 struct shrinker *binder_rs_new_shrinker(void)

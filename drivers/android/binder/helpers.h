@@ -10,6 +10,7 @@ struct fs_context;
 struct fs_parameter;
 struct inode;
 struct list_head;
+struct list_lru;
 struct shrinker;
 struct super_block;
 
@@ -19,6 +20,7 @@ void binder_rs_set_current_state(unsigned int state);
 void binder_rs_list_del_init(struct list_head *entry);
 bool binder_rs_ratelimit(void);
 unsigned long binder_rs_rlimit(unsigned int which);
+unsigned long binder_rs_list_lru_count(struct list_lru *lru);
 struct shrinker *binder_rs_new_shrinker(void);
 
 /* binderfs_context.c, for binderfs.rs */

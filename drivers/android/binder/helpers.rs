@@ -2,18 +2,22 @@
 
 //! Safe faces of the functions in `helpers.c`.
 
+use core::{
+    fmt,
+    sync::atomic::{
+        AtomicU32,
+        Ordering, //
+    },
+};
 use kernel::{
     bindings,
     ffi::{
         c_int,
         c_uint,
-        c_ulong, //
+        c_ulong,
+        c_void, //
     },
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
-    },
 };
 
 extern "C" {
@@ -24,6 +28,7 @@ extern "C" {
     fn binder_rs_init_pseudo(fc: *mut bindings::fs_context, magic: c_ulong) -> c_int;
     fn binder_rs_rlimit(which: c_uint) -> c_ulong;
     fn binder_rs_new_shrinker() -> *mut bindings::shrinker;
+    fn binder_rs_list_lru_count(lru: *mut bindings::list_lru) -> c_ulong;
 }
 
 /// The module parameter `devices=`: names separated by commas.
@@ -72,6 +77,16 @@ pub(crate) fn new_shrinker() -> *mut bindings::shrinker {
     unsafe { binder_rs_new_shrinker() }
 }
 
+/// The number of entries of `lru`, on all NUMA nodes.
+///
+/// # Safety
+///
+/// `lru` must be initialised.
+pub(crate) unsafe fn list_lru_count(lru: *mut bindings::list_lru) -> usize {
+    // SAFETY: By the caller's promise.
+    unsafe { binder_rs_list_lru_count(lru) }
+}
+
 /// The error for what does not fit the protocol's state, which the kernel's crates have no name for.
 pub(crate) fn eproto() -> Error {
     // CAST: A small constant.
@@ -85,11 +100,13 @@ pub(crate) fn rlimit(which: u32) -> usize {
 }
 
 /// A number that nothing else has had for a long while, for logs. Never 0.
+///
+/// Nothing is ordered by it, so this is Rust's own atomic, which is one instruction and not a call of a helper.
 pub(crate) fn next_debug_id() -> u32 {
-    static LAST: Atomic<u32> = Atomic::new(0);
+    static LAST: AtomicU32 = AtomicU32::new(0);
 
-    match LAST.fetch_add(1, Relaxed).wrapping_add(1) {
-        0 => LAST.fetch_add(1, Relaxed).wrapping_add(1),
+    match LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
+        0 => LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
         id => id,
     }
 }
@@ -105,6 +122,23 @@ pub(crate) fn jiffies() -> u32 {
 pub(crate) fn milliseconds_since(start: u32) -> u64 {
     // SAFETY: The function has no requirements.
     unsafe { bindings::jiffies64_to_msecs(u64::from(jiffies().wrapping_sub(start))) }
+}
+
+/// Writes a number that stands for `address`, always the same until the next boot, and says nothing about it.
+pub(crate) fn write_hashed(out: &mut dyn fmt::Write, address: u64) -> fmt::Result {
+    let mut text = [0u8; 20];
+    // SAFETY: The function writes up to as many bytes as it is told there are, the last of them 0.
+    unsafe {
+        bindings::snprintf(
+            text.as_mut_ptr().cast(),
+            text.len(),
+            c"%p".as_char_ptr(),
+            // CAST: The driver runs on 64-bit kernels only.
+            core::ptr::without_provenance::<c_void>(address as usize),
+        );
+    }
+    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+    out.write_str(core::str::from_utf8(text).map_err(|_| fmt::Error)?)
 }
 
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.

@@ -13,6 +13,8 @@ use kernel::{
     types::Opaque, //
 };
 
+use crate::helpers;
+
 /// The module's `list_lru`.
 ///
 /// # Invariants
@@ -78,6 +80,12 @@ impl Lru {
     pub(crate) fn count(&self, nid: i32) -> usize {
         // SAFETY: The list is initialised by the type invariants; it does not know of memory cgroups, so none is given.
         unsafe { bindings::list_lru_count_one(self.inner.get(), nid, ptr::null_mut()) }
+    }
+
+    /// The number of entries on the lists of all nodes.
+    pub(crate) fn count_all(&self) -> usize {
+        // SAFETY: The list is initialised by the type invariants.
+        unsafe { helpers::list_lru_count(self.inner.get()) }
     }
 
     /// Calls `isolate` for up to `budget` entries of node `nid`, oldest first, with the list's spinlock held, and

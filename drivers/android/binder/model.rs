@@ -105,6 +105,7 @@ use crate::{
         CountedTransaction,
         Traffic, //
     },
+    transaction_log::ShortName,
     wait::{
         PollQueue,
         Sleeper, //
@@ -116,6 +117,8 @@ use crate::{
 pub(crate) struct Context {
     /// The device's name.
     pub(crate) name: CString,
+    /// The beginning of that, as logs of transactions have it.
+    pub(crate) short_name: ShortName,
     /// The address of the manager's node, or 0; to compare with, without the lock.
     pub(crate) manager_key: Atomic<usize>,
     #[pin]
@@ -574,6 +577,8 @@ pub(crate) struct Receiver {
     pub(crate) thread: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
     pub(crate) parent: Option<TransactionRef>,
+    /// The thread that sent it, for logs.
+    pub(crate) sender_tid: i32,
     /// The sender's nice value.
     pub(crate) sender_nice: i8,
     /// The nice value of the thread that works on it before it did.
@@ -599,6 +604,9 @@ pub(crate) trait Work: Send + Sync {
     /// Nobody will ever read it. No lock is held.
     fn cancel(self: Arc<Queued<Self>>);
 
+    /// What it is, for logs.
+    fn listed(self: Arc<Queued<Self>>) -> Listed;
+
     /// Whether this is a transaction.
     fn is_transaction(&self) -> bool {
         false
@@ -618,6 +626,20 @@ pub(crate) trait Work: Send + Sync {
     fn superseded_by(&self, _newer: &Transaction) -> bool {
         false
     }
+}
+
+/// A piece of work, for those who only look.
+pub(crate) enum Listed {
+    /// A transaction.
+    Transaction(TransactionRef),
+    /// A node's owner is to be told something.
+    Node(NodeRef),
+    /// A code without anything else to it.
+    Code(Arc<Queued<Code>>),
+    /// An obituary, or that the request for it was cleared.
+    Death(DeathRef),
+    /// That somebody was frozen or thawed, or that the request to know was cleared.
+    Freeze(FreezeRef),
 }
 
 /// Whether a read goes on.

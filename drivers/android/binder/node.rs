@@ -32,6 +32,7 @@ use crate::{
     model::{
         Delivered,
         InnerGuard,
+        Listed,
         Node,
         NodeInner,
         NodeRef,
@@ -333,6 +334,10 @@ impl Work for Node {
             }
         }
         Ok(Delivered::More)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Node(self)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}

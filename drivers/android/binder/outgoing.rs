@@ -3,6 +3,7 @@
 
 //! The first half of sending: a buffer in the receiver, filled, and a transaction around it.
 
+use core::panic::Location;
 use kernel::{
     prelude::*,
     security::SecurityCtx,
@@ -31,6 +32,7 @@ use crate::{
     },
     helpers::{
         jiffies,
+        next_debug_id,
         user_error, //
     },
     model::{
@@ -43,9 +45,14 @@ use crate::{
         Transaction,
         TransactionRef, //
     },
-    nice,
-    object,
-    stats::CountedTransaction, //
+    nice, object,
+    stats::CountedTransaction,
+    transaction_log::{
+        Kind,
+        Record,
+        ALL,
+        FAILED, //
+    },
 };
 
 /// Why a transaction did not get on its way.
@@ -54,29 +61,43 @@ pub(crate) struct Failure {
     pub(crate) code: u32,
     pub(crate) error: Error,
     pub(crate) reason: &'static str,
+    /// The line of the driver's source that found it out.
+    pub(crate) line: u32,
 }
 
+/// The line that the caller of the function this is called in is in.
+#[track_caller]
+fn line() -> u32 {
+    Location::caller().line()
+}
+
+#[track_caller]
 pub(crate) fn failed(error: Error, reason: &'static str) -> Failure {
     Failure {
         code: BR_FAILED_REPLY,
         error,
         reason,
+        line: line(),
     }
 }
 
+#[track_caller]
 pub(crate) fn dead(reason: &'static str) -> Failure {
     Failure {
         code: BR_DEAD_REPLY,
         error: ESRCH,
         reason,
+        line: line(),
     }
 }
 
+#[track_caller]
 pub(crate) fn frozen() -> Failure {
     Failure {
         code: BR_FROZEN_REPLY,
         error: EAGAIN,
         reason: "receiver is frozen",
+        line: line(),
     }
 }
 
@@ -86,6 +107,62 @@ pub(crate) struct Message {
     pub(crate) data: TransactionData,
     /// Bytes of the buffers that objects in it point to.
     pub(crate) extra_size: u64,
+}
+
+/// What is known of a transaction on its way, for the logs.
+pub(crate) struct Recorded {
+    pub(crate) id: u32,
+    /// The place that is kept for it.
+    place: u32,
+    kind: Kind,
+    /// Process and thread it goes to.
+    pub(crate) to: (i32, i32),
+    /// Number of the node that is called.
+    pub(crate) node: u32,
+}
+
+impl Recorded {
+    /// A transaction begins.
+    #[inline]
+    pub(crate) fn begin(kind: Kind) -> Self {
+        Self {
+            id: next_debug_id(),
+            place: ALL.begin(),
+            kind,
+            to: (0, 0),
+            node: 0,
+        }
+    }
+
+    /// Logs what became of the transaction with which `thread` sent `message`.
+    #[inline]
+    pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&Failure>) {
+        let process = &thread.process;
+        let data = &message.data;
+        let record = Record {
+            id: self.id,
+            kind: self.kind as u32,
+            from_pid: process.pid,
+            from_tid: thread.id,
+            to_pid: self.to.0,
+            to_tid: self.to.1,
+            node: self.node,
+            handle: match self.kind {
+                Kind::Reply => 0,
+                Kind::Call | Kind::Oneway => data.handle(),
+            },
+            data_size: data.data_size,
+            offsets_size: data.offsets_size,
+            code: failure.map_or(0, |failure| failure.code),
+            errno: failure.map_or(0, |failure| failure.error.to_errno()),
+            line: failure.map_or(0, |failure| failure.line),
+            context: process.context.short_name,
+        };
+        if failure.is_some() {
+            FAILED.write(FAILED.begin(), &record);
+        }
+        ALL.write(self.place, &record);
+    }
 }
 
 /// What is sent where.
@@ -132,6 +209,7 @@ impl Outgoing<'_> {
             oneway,
             clear: data.flags & TF_CLEAR_BUF != 0,
             pid: self.thread.process.pid,
+            id: self.debug_id,
         };
         let (mut buffer, suspect) = self
             .target
@@ -229,6 +307,7 @@ impl Outgoing<'_> {
                     buffer: Some(buffer),
                     thread: None,
                     parent: None,
+                    sender_tid: self.thread.id,
                     sender_nice: nice::current_small(),
                     saved_nice: 0,
                     counted: false,

@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub(crate) oneway: bool,
     /// The sender, as far as the detection of spam tells senders apart.
     pub(crate) pid: i32,
+    /// A number for those who look at all ranges.
+    pub(crate) id: u32,
 }
 
 /// A range that was cut from a hole.
@@ -122,6 +124,8 @@ pub(crate) struct Live<'a, T> {
     pub(crate) oneway: bool,
     /// The process that asked for it.
     pub(crate) pid: i32,
+    /// The number that came with the request.
+    pub(crate) id: u32,
     /// What was committed with it; `None`: the driver has it in hand.
     pub(crate) data: Option<&'a T>,
 }
@@ -133,6 +137,7 @@ impl<'a, T> Live<'a, T> {
             size: entry.size as usize,
             oneway: entry.oneway,
             pid: entry.pid,
+            id: entry.id,
             data: entry.data.as_ref(),
         }
     }

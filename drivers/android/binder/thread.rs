@@ -28,6 +28,7 @@ use crate::{
         CodeKind,
         Delivered,
         InnerGuard,
+        Listed,
         NodeRef,
         ProcessInner,
         Queued,
@@ -70,6 +71,10 @@ impl Work for Code {
         drop(inner);
         out.put(&code)?;
         Ok(Delivered::More)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Code(self)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}

@@ -39,13 +39,13 @@ use crate::{
     },
     helpers::{
         eproto,
-        next_debug_id,
         user_error, //
     },
     model::{
         Buffer,
         Delivered,
         InnerGuard,
+        Listed,
         Process,
         ProcessInner,
         Queued,
@@ -64,8 +64,10 @@ use crate::{
         frozen,
         Failure,
         Message,
-        Outgoing, //
+        Outgoing,
+        Recorded, //
     },
+    transaction_log::Kind,
     work::{
         remove_from,
         take_if, //
@@ -130,8 +132,16 @@ fn set_extended_error(
 
 /// `BC_TRANSACTION`. What goes wrong, the thread reads as a return code.
 pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
-    let id = next_debug_id();
-    if let Err(failure) = try_call(thread, message, id) {
+    let kind = if message.data.flags & TF_ONE_WAY != 0 {
+        Kind::Oneway
+    } else {
+        Kind::Call
+    };
+    let mut record = Recorded::begin(kind);
+    let result = try_call(thread, message, &mut record);
+    record.end(thread, message, result.as_ref().err());
+    if let Err(failure) = result {
+        let id = record.id;
         report(thread, message, &failure, "call");
         let mut inner = thread.process.inner.lock();
         set_extended_error(thread, &mut inner, id, Some(&failure));
@@ -141,11 +151,12 @@ pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
 
 /// `BC_REPLY`. What goes wrong, the caller reads, or, where there is none, the thread itself.
 pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
-    let id = next_debug_id();
-    let (failure, call) = match try_reply(thread, message, id) {
-        Ok(()) => return,
-        Err(error) => error,
-    };
+    let mut record = Recorded::begin(Kind::Reply);
+    let result = try_reply(thread, message, &mut record);
+    let failure = result.as_ref().err().map(|(failure, _)| failure);
+    record.end(thread, message, failure);
+    let Err((failure, call)) = result else { return };
+    let id = record.id;
     report(thread, message, &failure, "reply");
     // Where there is a caller, it is the caller's failure.
     let own = if call.is_some() { None } else { Some(&failure) };
@@ -186,7 +197,7 @@ fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
     );
 }
 
-fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<(), Failure> {
+fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> Result<(), Failure> {
     let process = &thread.process;
     let data = &message.data;
     let node = if data.handle() == 0 {
@@ -208,6 +219,8 @@ fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<()
         })?
     };
     let target = node.0.owner.clone();
+    record.to.0 = target.pid;
+    record.node = node.0.debug_id;
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
@@ -215,7 +228,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<()
         .map_err(|_| failed(EPERM, "security module objects"))?;
 
     let outgoing = Outgoing {
-        debug_id,
+        debug_id: record.id,
         thread,
         message,
         target,
@@ -224,7 +237,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, debug_id: u32) -> Result<()
     if data.flags & TF_ONE_WAY != 0 {
         call_oneway(&outgoing, node)
     } else {
-        call_and_wait(&outgoing, node)
+        call_and_wait(&outgoing, node, record)
     }
 }
 
@@ -319,10 +332,15 @@ fn place_call(
     Ok((Some(parent), None))
 }
 
-fn call_and_wait(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure> {
+fn call_and_wait(
+    outgoing: &Outgoing<'_>,
+    node: StrongNode,
+    record: &mut Recorded,
+) -> Result<(), Failure> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
     let (parent, waiting) = place_call(thread, target)?;
+    record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
     let (buffer, _) = outgoing.fill(Some(node), false)?;
     let transaction = outgoing.transaction(buffer, Some(thread.clone()), parent.clone())?;
     let complete = thread
@@ -400,14 +418,15 @@ fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
 fn try_reply(
     thread: &Arc<Thread>,
     message: &Message,
-    debug_id: u32,
+    record: &mut Recorded,
 ) -> Result<(), (Failure, Option<TransactionRef>)> {
     let call = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from.clone().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
+    record.to = (caller.process.pid, caller.id);
     let outgoing = Outgoing {
-        debug_id,
+        debug_id: record.id,
         thread,
         message,
         target: caller.process.clone(),
@@ -609,6 +628,10 @@ impl Work for Transaction {
         descriptors.install();
         buffer.deliver();
         Ok(Delivered::Last)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Transaction(self)
     }
 
     fn cancel(self: Arc<Queued<Self>>) {

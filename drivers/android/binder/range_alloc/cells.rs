@@ -47,6 +47,7 @@ impl<T> Cell<T> {
         self.offset = offset;
         self.entry.size = size;
         self.entry.pid = request.pid;
+        self.entry.id = request.id;
         self.entry.oneway = request.oneway;
     }
 

@@ -41,6 +41,7 @@ pub(super) fn sync(size: usize) -> Request {
         size,
         oneway: false,
         pid: 1,
+        id: 0,
     }
 }
 
@@ -50,6 +51,7 @@ pub(super) fn oneway(size: usize, pid: i32) -> Request {
         size,
         oneway: true,
         pid,
+        id: 0,
     }
 }
 
@@ -338,6 +340,7 @@ impl<'a> Run<'a> {
             size: self.any_size(),
             oneway: self.random.below(3) == 0,
             pid: self.random.below(3) as i32,
+            id: 0,
         };
         let mut outcome = self.fast.reserve(&request);
         if outcome == Err(ReserveError::NeedSpare) {

@@ -38,6 +38,8 @@ pub(super) struct Entry<T> {
     pub(super) gap: u32,
     /// The process that asked for the range.
     pub(super) pid: i32,
+    /// The number that came with the request.
+    pub(super) id: u32,
     /// Whether the range is charged to the one-way space.
     pub(super) oneway: bool,
     /// What the driver keeps with a range that user space holds; `None`: the driver has it in hand.
@@ -50,6 +52,7 @@ impl<T> Entry<T> {
         size: 0,
         gap: 0,
         pid: 0,
+        id: 0,
         oneway: false,
         data: None,
     };
@@ -60,6 +63,7 @@ impl<T> Entry<T> {
             size,
             gap: 0,
             pid: request.pid,
+            id: request.id,
             oneway: request.oneway,
             data: None,
         }

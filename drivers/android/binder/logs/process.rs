@@ -1,0 +1,604 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! One process, as `state` and `transactions` show it.
+
+use core::fmt::{
+    self,
+    Write, //
+};
+use kernel::{
+    prelude::*,
+    rbtree::RBTree,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+};
+
+use crate::{
+    defs::TF_ONE_WAY,
+    helpers::{
+        milliseconds_since,
+        write_hashed, //
+    },
+    model::{
+        CodeKind,
+        DeathPhase,
+        Held,
+        Listed,
+        NodeRef,
+        Process,
+        ProcessInner,
+        Thread,
+        TransactionRef,
+        WorkList, //
+    },
+};
+
+use super::{
+    batch,
+    context_name,
+    users::Users,
+    Addresses,
+    BATCH,
+    MOST_WORK, //
+};
+
+/// Something that a thread waits for, works on or is to be told, or that waits in a list.
+enum Item {
+    /// A call it waits for.
+    Outgoing(TransactionRef),
+    /// A call it works on.
+    Incoming(TransactionRef),
+    /// Work that is due.
+    Due(Listed),
+}
+
+/// What was copied of a thread's, a process's or a node's work.
+struct Items {
+    items: KVec<Item>,
+    /// There is more than fits.
+    more: bool,
+}
+
+impl Items {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            items: KVec::with_capacity(MOST_WORK, GFP_KERNEL)?,
+            more: false,
+        })
+    }
+
+    /// Forgets all. Not under a lock: these may be the last references.
+    fn clear(&mut self) {
+        self.items.clear();
+        self.more = false;
+    }
+
+    fn push(&mut self, item: Item) -> bool {
+        // It cannot be the last reference, so it may be dropped here.
+        let fits = self.items.push_within_capacity(item).is_ok();
+        self.more |= !fits;
+        fits
+    }
+
+    fn add_list(&mut self, list: &WorkList) {
+        for work in list.iter() {
+            if !self.push(Item::Due(Arc::from(work).listed())) {
+                break;
+            }
+        }
+    }
+
+    /// Adds what `thread` waits for and works on, the innermost first.
+    fn add_stack(&mut self, thread: &Arc<Thread>, inner: &mut ProcessInner) {
+        let mut next = thread.state(inner).stack.clone();
+        while let Some(transaction) = next {
+            let waits = transaction
+                .from
+                .as_ref()
+                .is_some_and(|from| Arc::ptr_eq(from, thread));
+            let item = if waits {
+                next = transaction.from_parent.clone();
+                Item::Outgoing(transaction)
+            } else if Arc::ptr_eq(&transaction.target, &thread.process) {
+                next = transaction.receiver.access(inner).parent.clone();
+                Item::Incoming(transaction)
+            } else {
+                break;
+            };
+            if !self.push(item) {
+                break;
+            }
+        }
+    }
+}
+
+/// What there is to say of a buffer.
+#[derive(Clone, Copy)]
+struct Contents {
+    id: u32,
+    /// The node that was called; 0 for a reply.
+    node: u32,
+    offset: u32,
+    data_size: u32,
+    offsets_size: u32,
+    extra_size: u32,
+}
+
+impl Contents {
+    fn new(id: u32, held: &Held) -> Self {
+        Self {
+            id,
+            node: held.node.as_ref().map_or(0, |node| node.0.debug_id),
+            offset: held.offset,
+            data_size: held.data_size,
+            offsets_size: held.offsets_size,
+            extra_size: held.extra_size,
+        }
+    }
+
+    /// The buffer of a transaction that is not delivered yet.
+    fn of_pending(transaction: &TransactionRef) -> Option<Self> {
+        let inner = transaction.target.inner.lock();
+        let buffer = transaction.receiver.access(&inner).buffer.as_ref()?;
+        Some(Self::new(transaction.debug_id, buffer.held.as_ref()?))
+    }
+}
+
+/// A line that is held back until something under it is to be shown.
+enum Head {
+    Process,
+    Thread {
+        id: i32,
+        looper: u32,
+        need_return: bool,
+    },
+}
+
+/// One process on its way to a file.
+pub(super) struct Listing<'a> {
+    out: &'a mut dyn Write,
+    process: &'a Arc<Process>,
+    users: &'a Users,
+    addresses: Addresses,
+    /// Show also what is idle.
+    whole: bool,
+    heads: [Option<Head>; 2],
+    /// The buffers that are known, by number.
+    buffers: RBTree<u32, Contents>,
+    /// The numbers of the calls that threads of this process work on.
+    worked_on: RBTree<u32, ()>,
+}
+
+impl<'a> Listing<'a> {
+    /// Everything there is.
+    pub(super) fn whole(
+        out: &'a mut dyn Write,
+        process: &'a Arc<Process>,
+        users: &'a Users,
+        addresses: Addresses,
+    ) -> Self {
+        Self {
+            out,
+            process,
+            users,
+            addresses,
+            whole: true,
+            heads: [Some(Head::Process), None],
+            buffers: RBTree::new(),
+            worked_on: RBTree::new(),
+        }
+    }
+
+    /// What is under way.
+    pub(super) fn busy(
+        out: &'a mut dyn Write,
+        process: &'a Arc<Process>,
+        users: &'a Users,
+        addresses: Addresses,
+    ) -> Self {
+        Self {
+            whole: false,
+            ..Self::whole(out, process, users, addresses)
+        }
+    }
+
+    /// Writes it.
+    pub(super) fn write(mut self) -> fmt::Result {
+        let Ok(mut items) = Items::new() else {
+            return writeln!(self.out, "(out of memory)");
+        };
+        if self.find_buffers().is_err() {
+            writeln!(self.out, "(out of memory: not all buffers are known)")?;
+        }
+        if self.whole {
+            self.begin()?;
+        }
+        self.threads(&mut items)?;
+        self.nodes(&mut items)?;
+        if self.whole {
+            self.handles()?;
+        }
+
+        items.clear();
+        let inner = self.process.inner.lock();
+        items.add_list(&inner.work);
+        let delivered = !inner.delivered_deaths.is_empty();
+        let delivered_freeze = !inner.delivered_freezes.is_empty();
+        drop(inner);
+        self.note_buffers(&items);
+        self.buffers()?;
+        self.items(&items, "  ", "pending transaction", None)?;
+        items.clear();
+        if delivered {
+            self.begin()?;
+            writeln!(self.out, "  has delivered dead binder")?;
+        }
+        if delivered_freeze {
+            self.begin()?;
+            writeln!(self.out, "  has delivered freeze binder")?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the buffers that user space has: their transactions do not know them any more.
+    fn find_buffers(&mut self) -> Result {
+        let mut offset = 0;
+        loop {
+            let buffers = self.process.buffers.lock();
+            let Some(live) = buffers.at_or_above(offset) else {
+                break;
+            };
+            offset = live.offset.saturating_add(1);
+            let found = live.data.map(|held| Contents::new(live.id, held));
+            drop(buffers);
+            if let Some(found) = found {
+                self.buffers
+                    .try_create_and_insert(found.id, found, GFP_KERNEL)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the buffers of transactions that wait for this process.
+    fn note_buffers(&mut self, items: &Items) {
+        for item in &items.items {
+            let Item::Due(Listed::Transaction(due)) = item else {
+                continue;
+            };
+            if let Some(contents) = Contents::of_pending(due) {
+                // Without memory the buffer is shown with the size it takes.
+                let _ = self
+                    .buffers
+                    .try_create_and_insert(contents.id, contents, GFP_KERNEL);
+            }
+        }
+    }
+
+    /// Writes what was held back.
+    fn begin(&mut self) -> fmt::Result {
+        for head in &mut self.heads {
+            match head.take() {
+                None => {}
+                Some(Head::Process) => {
+                    writeln!(self.out, "proc {}", self.process.pid)?;
+                    writeln!(self.out, "context {}", context_name(self.process))?;
+                }
+                Some(Head::Thread {
+                    id,
+                    looper,
+                    need_return,
+                }) => writeln!(
+                    self.out,
+                    // Nothing holds on to a thread that has exited but those that have it in hand.
+                    "  thread {}: l {:02x} need_return {} tr 0",
+                    id,
+                    looper,
+                    u8::from(need_return)
+                )?,
+            }
+        }
+        Ok(())
+    }
+
+    fn threads(&mut self, items: &mut Items) -> fmt::Result {
+        let mut from = Some(i32::MIN);
+        while let Some(key) = from {
+            items.clear();
+            let mut inner = self.process.inner.lock();
+            let Some(cursor) = inner.threads.cursor_lower_bound(&key) else {
+                break;
+            };
+            let thread = cursor.current().1.clone();
+            items.add_stack(&thread, &mut inner);
+            let state = thread.state(&mut inner);
+            items.add_list(&state.work);
+            let (looper, reply_error) = (state.looper, state.reply_error);
+            drop(inner);
+
+            for item in &items.items {
+                if let Item::Incoming(call) = item {
+                    // Without memory a buffer is shown as delivered, which it was.
+                    let _ = self
+                        .worked_on
+                        .try_create_and_insert(call.debug_id, (), GFP_KERNEL);
+                }
+            }
+            self.note_buffers(items);
+            self.heads[1] = Some(Head::Thread {
+                id: thread.id,
+                looper,
+                need_return: thread.need_return.load(Relaxed),
+            });
+            if self.whole {
+                self.begin()?;
+            }
+            self.items(
+                items,
+                "    ",
+                "pending transaction",
+                Some((&thread, reply_error)),
+            )?;
+            self.heads[1] = None;
+            items.clear();
+            from = thread.id.checked_add(1);
+        }
+        Ok(())
+    }
+
+    fn nodes(&mut self, items: &mut Items) -> fmt::Result {
+        let mut from = Some(0);
+        while let Some(key) = from {
+            items.clear();
+            let mut inner = self.process.inner.lock();
+            let Some(cursor) = inner.nodes.cursor_lower_bound(&key) else {
+                break;
+            };
+            let node = cursor.current().1.clone();
+            items.add_list(&node.state(&mut inner).oneway_work);
+            drop(inner);
+            self.note_buffers(items);
+            if self.whole || !items.items.is_empty() {
+                self.begin()?;
+                write_node(self.out, &node, self.users, self.addresses)?;
+            }
+            self.items(items, "    ", "pending async transaction", None)?;
+            items.clear();
+            from = node.ptr.checked_add(1);
+        }
+        Ok(())
+    }
+
+    fn handles(&mut self) -> fmt::Result {
+        struct Line {
+            id: u32,
+            number: u32,
+            node: NodeRef,
+            strong: usize,
+            weak: usize,
+            death: u64,
+        }
+
+        let Ok(mut lines) = KVec::with_capacity(BATCH, GFP_KERNEL) else {
+            return writeln!(self.out, "  (out of memory)");
+        };
+        let mut from = Some(0);
+        while let Some(key) = from {
+            let handles = self.process.handles.lock();
+            let next = batch(&handles.entries, key, |number, handle| {
+                // There is room for it.
+                let _ = lines.push_within_capacity(Line {
+                    id: handle.debug_id,
+                    number,
+                    node: handle.node.clone(),
+                    strong: handle.strong,
+                    weak: handle.weak,
+                    // CAST: Widening.
+                    death: handle
+                        .death
+                        .as_ref()
+                        .map_or(0, |death| Arc::as_ptr(death).addr() as u64),
+                });
+            });
+            drop(handles);
+            for line in lines.drain_all() {
+                write!(
+                    self.out,
+                    "  ref {}: desc {} {}node {} s {} w {} d ",
+                    line.id,
+                    line.number,
+                    if line.node.owner.inner.lock().dead {
+                        "dead "
+                    } else {
+                        ""
+                    },
+                    line.node.debug_id,
+                    line.strong,
+                    line.weak
+                )?;
+                write_hashed(self.out, line.death)?;
+                writeln!(self.out)?;
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    fn buffers(&mut self) -> fmt::Result {
+        let mut offset = 0;
+        loop {
+            let buffers = self.process.buffers.lock();
+            let Some(live) = buffers.at_or_above(offset) else {
+                break;
+            };
+            let (at, size, id) = (live.offset, live.size, live.id);
+            let held = live.data.map(|held| Contents::new(id, held));
+            drop(buffers);
+            offset = at.saturating_add(1);
+            let over = held.is_some() && self.worked_on.get(&id).is_none();
+            // What is just being filled is not known yet.
+            let contents = held
+                .or_else(|| self.buffers.get(&id).copied())
+                .unwrap_or(Contents {
+                    id,
+                    node: 0,
+                    offset: 0,
+                    // CAST: A mapping's part.
+                    data_size: size as u32,
+                    offsets_size: 0,
+                    extra_size: 0,
+                });
+            self.begin()?;
+            writeln!(
+                self.out,
+                "  buffer {}: {:x} size {}:{}:{} {}",
+                id,
+                at,
+                contents.data_size,
+                contents.offsets_size,
+                contents.extra_size,
+                if over { "delivered" } else { "active" }
+            )?;
+        }
+        Ok(())
+    }
+
+    fn items(
+        &mut self,
+        items: &Items,
+        indent: &str,
+        pending: &str,
+        thread: Option<(&Arc<Thread>, Option<u32>)>,
+    ) -> fmt::Result {
+        for item in &items.items {
+            self.begin()?;
+            self.out.write_str(indent)?;
+            match item {
+                Item::Outgoing(call) => self.transaction("outgoing transaction", call)?,
+                Item::Incoming(call) => self.transaction("incoming transaction", call)?,
+                Item::Due(Listed::Transaction(due)) => self.transaction(pending, due)?,
+                Item::Due(Listed::Node(node)) => {
+                    write!(self.out, "node work {}: u", node.debug_id)?;
+                    self.addresses.write(self.out, node.ptr)?;
+                    self.out.write_str(" c")?;
+                    self.addresses.write(self.out, node.cookie)?;
+                }
+                Item::Due(Listed::Code(code)) => {
+                    let error = match (code.kind, thread) {
+                        (CodeKind::ReturnError, Some((thread, _))) => {
+                            thread.return_code.load(Relaxed)
+                        }
+                        (CodeKind::ReplyError, Some((_, Some(code)))) => code,
+                        _ => 0,
+                    };
+                    if error == 0 {
+                        self.out.write_str("transaction complete")?;
+                    } else {
+                        write!(self.out, "transaction error: {error}")?;
+                    }
+                }
+                Item::Due(Listed::Death(death)) => {
+                    let inner = death.receiver.inner.lock();
+                    let cleared = *death.phase.access(&inner) == DeathPhase::Clear;
+                    drop(inner);
+                    self.out.write_str(if cleared {
+                        "has cleared death notification"
+                    } else {
+                        "has dead binder"
+                    })?;
+                }
+                Item::Due(Listed::Freeze(freeze)) => {
+                    let inner = freeze.receiver.inner.lock();
+                    let cleared = freeze.state.access(&inner).cleared;
+                    drop(inner);
+                    self.out.write_str(if cleared {
+                        "has cleared freeze notification"
+                    } else {
+                        "has frozen binder"
+                    })?;
+                }
+            }
+            writeln!(self.out)?;
+        }
+        if items.more {
+            self.begin()?;
+            writeln!(self.out, "{indent}(and more)")?;
+        }
+        Ok(())
+    }
+
+    fn transaction(&mut self, what: &str, transaction: &TransactionRef) -> fmt::Result {
+        let target = &transaction.target;
+        let mut inner = target.inner.lock();
+        let receiver = transaction.receiver.access_mut(&mut inner);
+        let handler = receiver.thread.as_ref().map_or(0, |thread| thread.id);
+        let (nice, tid) = (receiver.sender_nice, receiver.sender_tid);
+        drop(inner);
+        let known = || self.buffers.get(&transaction.debug_id).copied();
+        let buffer = Contents::of_pending(transaction).or_else(known);
+        write!(self.out, "{what} {}: ", transaction.debug_id)?;
+        // CAST: Widening.
+        write_hashed(self.out, Arc::as_ptr(transaction).addr() as u64)?;
+        let oneway = transaction.flags & TF_ONE_WAY != 0;
+        write!(
+            self.out,
+            " from {}:{} to {}:{} code {:x} flags {:x} pri {} a{} r{} elapsed {}ms",
+            transaction.sender_pid,
+            tid,
+            target.pid,
+            handler,
+            transaction.code,
+            transaction.flags,
+            nice,
+            u8::from(oneway),
+            u8::from(transaction.from.is_none() && !oneway),
+            milliseconds_since(transaction.start)
+        )?;
+        match buffer {
+            _ if !Arc::ptr_eq(target, self.process) => Ok(()),
+            Some(buffer) => write!(
+                self.out,
+                " node {} size {}:{} offset {:x}",
+                buffer.node, buffer.data_size, buffer.offsets_size, buffer.offset
+            ),
+            None => self.out.write_str(" buffer free"),
+        }
+    }
+}
+
+/// Writes one node's line.
+pub(super) fn write_node(
+    out: &mut dyn Write,
+    node: &NodeRef,
+    users: &Users,
+    addresses: Addresses,
+) -> fmt::Result {
+    let mut inner = node.owner.inner.lock();
+    let counts = &node.state(&mut inner).counts;
+    let (strong, weak) = counts.told();
+    let [handles, strong_handles, local_strong, local_weak] = counts.figures();
+    drop(inner);
+    write!(out, "  node {}: u", node.debug_id)?;
+    addresses.write(out, node.ptr)?;
+    out.write_str(" c")?;
+    addresses.write(out, node.cookie)?;
+    write!(
+        out,
+        // The last is what holds on to the node for a moment: this listing.
+        " hs {} hw {} ls {} lw {} is {} iw {} tr 1",
+        u8::from(strong),
+        u8::from(weak),
+        local_strong,
+        local_weak,
+        strong_handles,
+        handles
+    )?;
+    let mut separator = " proc";
+    for pid in users.of(node.debug_id) {
+        write!(out, "{separator} {pid}")?;
+        separator = "";
+    }
+    writeln!(out)
+}
