@@ -12,6 +12,7 @@ mod fixture;
 mod harness;
 mod hostile;
 mod mounts;
+mod netlink;
 mod tests;
 
 use std::path::PathBuf;

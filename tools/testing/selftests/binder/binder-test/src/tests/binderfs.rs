@@ -52,6 +52,7 @@ use crate::mounts::devices;
 use crate::mounts::errno;
 use crate::mounts::open_error;
 use crate::mounts::write_to;
+use crate::netlink::Listener;
 
 tests! { Binderfs, "binderfs":
     a_mount_has_what_it_should,
@@ -72,6 +73,9 @@ tests! { Binderfs, "binderfs":
     max_is_kept_and_changed,
     options_that_are_taken_and_options_that_are_not,
     stats_are_for_the_whole_machine,
+    logs_can_be_read_and_cannot_be_removed,
+    a_process_has_a_file_while_it_has_a_device,
+    files_of_processes_come_and_go_together,
     each_mount_has_contexts_of_its_own,
     one_name_for_many_at_once,
     a_detached_mount_goes_on,
@@ -86,11 +90,28 @@ tests! { Binderfs, "binderfs":
 /// `max=` where nothing is said.
 const MAX: u32 = 1 << 20;
 
-/// All that the drivers can do, which each says.
-const FEATURES: [&str; 4] = ["oneway_spam_detection", "extended_error", "freeze_notification", "transaction_report"];
+/// What every driver can do, and says so.
+const FEATURES: [&str; 3] = ["oneway_spam_detection", "extended_error", "freeze_notification"];
 
+/// What this driver can do: it tells of failures if there is somebody to ask for it.
 fn features() -> BTreeSet<String> {
-    FEATURES.map(str::to_owned).into()
+    let mut all: BTreeSet<String> = FEATURES.map(str::to_owned).into();
+    match Listener::new() {
+        Ok(_) => {
+            all.insert("transaction_report".to_owned());
+        }
+        Err(errno) => assert_eq!(errno, Errno::ENOENT),
+    }
+    all
+}
+
+/// A mount that shows what goes on.
+fn with_logs(env: &Env) -> Mount {
+    let mount = Mount::with("stats=global").expect("mount");
+    if env.driver == Driver::Ours && !mount.at("binder_logs").exists() {
+        env.skip("this driver has no binder_logs/ yet");
+    }
+    mount
 }
 
 fn rename(from: &Path, to: &Path) -> nix::Result<()> {
@@ -148,10 +169,10 @@ fn a_device_is_made_and_used(env: &Env) {
 
 fn features_read_one_and_cannot_be_changed(_: &Env) {
     let mount = Mount::new();
-    for name in FEATURES {
+    for name in features() {
         let path = mount.at("features").join(name);
         assert_eq!(fs::read_to_string(&path).expect("a feature"), "1\n");
-        assert_eq!(fs::metadata(&path).expect("stat").mode(), 0o100444);
+        assert_eq!(fs::metadata(&path).expect("stat").mode(), 0o100_444);
         assert_eq!(errno(write_to(&path, "0")), Some(Errno::EINVAL));
         let mut file = File::open(&path).expect("open");
         let mut byte = [0];
@@ -309,7 +330,7 @@ fn nothing_leaves_the_root(env: &Env) {
 }
 
 fn a_directory_takes_no_place_of_another(env: &Env) {
-    let mount = Mount::with("stats=global").expect("mount");
+    let mount = with_logs(env);
     let (features, logs) = (mount.at("features"), mount.at("binder_logs"));
     assert_eq!(rename(&features, &logs), Err(Errno::ENOTEMPTY));
     assert_eq!(rename(&logs, &features), Err(Errno::ENOTEMPTY));
@@ -451,7 +472,7 @@ fn options_that_are_taken_and_options_that_are_not(_: &Env) {
     }
 }
 
-fn stats_are_for_the_whole_machine(_: &Env) {
+fn stats_are_for_the_whole_machine(env: &Env) {
     let without = Mount::new();
     assert!(!without.names("").contains("binder_logs"));
     for change in ["stats=global", "max=20,stats=global"] {
@@ -459,7 +480,7 @@ fn stats_are_for_the_whole_machine(_: &Env) {
     }
     assert_eq!(without.options(), format!("max={MAX}"));
 
-    let with = Mount::with("stats=global").expect("mount");
+    let with = with_logs(env);
     let wanted = [
         "state",
         "stats",
@@ -477,6 +498,123 @@ fn stats_are_for_the_whole_machine(_: &Env) {
     assert_eq!(with.options(), format!("max={MAX},stats=global"));
     assert_eq!(with.remount("max=20,stats=global"), Ok(()));
     assert_eq!(with.options(), "max=20,stats=global");
+}
+
+fn logs_can_be_read_and_cannot_be_removed(env: &Env) {
+    let mount = with_logs(env);
+    let logs = mount.at("binder_logs");
+    for (name, start) in [
+        ("state", "binder state:\n"),
+        ("state_hashed", "binder state:\n"),
+        ("stats", "binder stats:\n"),
+        ("transactions", "binder transactions:\n"),
+        ("transactions_hashed", "binder transactions:\n"),
+        ("transaction_log", ""),
+        ("failed_transaction_log", ""),
+    ] {
+        let path = logs.join(name);
+        assert_eq!(fs::metadata(&path).expect("stat").mode(), 0o100_444);
+        assert!(fs::read_to_string(&path).expect("text").starts_with(start), "{name}");
+        assert_eq!(errno(write_to(&path, "0")), Some(Errno::EINVAL));
+        assert_eq!(unistd::unlink(&path), Err(Errno::EPERM));
+        assert_eq!(rename(&path, &mount.at("elsewhere")), Err(Errno::EPERM));
+    }
+    assert_eq!(errno(fs::remove_dir(logs.join("proc"))), Some(Errno::EPERM));
+    assert_eq!(errno(fs::remove_dir(&logs)), Some(Errno::EPERM));
+    assert_eq!(errno(File::create(logs.join("proc/1"))), Some(Errno::EACCES));
+}
+
+/// What a process's file must say: it has these devices open, in any order.
+fn check_file(path: &Path, pid: i32, devices: &[&str]) {
+    let text = fs::read_to_string(path).expect("text");
+    assert_eq!(text.lines().filter(|line| *line == format!("proc {pid}")).count(), devices.len(), "{text}");
+    let mut contexts: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("context ")).collect();
+    let mut wanted = devices.to_vec();
+    contexts.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(contexts, wanted, "{text}");
+}
+
+fn a_process_has_a_file_while_it_has_a_device(env: &Env) {
+    let mount = with_logs(env);
+    mount.make("one");
+    mount.make("two");
+    assert_eq!(mount.names("binder_logs/proc"), BTreeSet::new());
+    let mut peer = Peer::start(env, |_, line| {
+        let one = Binder::open(&mount.at("one")).expect("open");
+        line.say(1).expect("said");
+        line.hear().expect("heard");
+        let two = Binder::open(&mount.at("two")).expect("open");
+        line.say(2).expect("said");
+        line.hear().expect("heard");
+        drop(two);
+        line.say(3).expect("said");
+        line.hear().expect("heard");
+        drop(one);
+        line.say(4).expect("said");
+        line.hear().expect("heard");
+        let _again = Binder::open(&mount.at("one")).expect("open");
+        line.say(5).expect("said");
+        let _ = line.hear();
+    });
+    let pid = peer.pid();
+    let path = mount.at("binder_logs/proc").join(pid.to_string());
+    assert_eq!(peer.hear(), 1);
+    assert_eq!(mount.names("binder_logs/proc"), [pid.to_string()].into());
+    assert_eq!(fs::metadata(&path).expect("stat").mode(), 0o100_444);
+    check_file(&path, pid, &["one"]);
+    assert_eq!(unistd::unlink(&path), Err(Errno::EPERM));
+    peer.say(0);
+    assert_eq!(peer.hear(), 2);
+    check_file(&path, pid, &["one", "two"]);
+    peer.say(0);
+    assert_eq!(peer.hear(), 3);
+    until(|| fs::read_to_string(&path).expect("text").matches("\ncontext ").count() == 1);
+    check_file(&path, pid, &["one"]);
+    let mut open = File::open(&path).expect("open");
+    peer.say(0);
+    assert_eq!(peer.hear(), 4);
+    until(|| !path.exists());
+    // Whoever has the file open can go on reading; there is nobody to tell of.
+    let mut text = String::new();
+    open.read_to_string(&mut text).expect("text");
+    assert!(!text.contains("context "), "{text}");
+    peer.say(0);
+    assert_eq!(peer.hear(), 5);
+    check_file(&path, pid, &["one"]);
+    peer.kill();
+    until(|| !path.exists());
+}
+
+fn files_of_processes_come_and_go_together(env: &Env) {
+    let mount = with_logs(env);
+    let device = mount.make("device");
+    let peers: Vec<Peer> = (0..8)
+        .map(|_| {
+            Peer::start(env, |_, _| {
+                std::thread::scope(|scope| {
+                    for _ in 0..3 {
+                        scope.spawn(|| {
+                            for _ in 0..100 {
+                                drop(Binder::open(&device).expect("open"));
+                            }
+                        });
+                    }
+                });
+            })
+        })
+        .collect();
+    // Somebody looks meanwhile; what is there can be read or is gone.
+    for _ in 0..50 {
+        for name in mount.names("binder_logs/proc") {
+            match fs::read_to_string(mount.at("binder_logs/proc").join(name)) {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
+            }
+        }
+    }
+    peers.into_iter().for_each(Peer::join);
+    until(|| mount.names("binder_logs/proc").is_empty());
 }
 
 fn each_mount_has_contexts_of_its_own(env: &Env) {
