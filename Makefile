@@ -24,7 +24,7 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs run shell test test-debug kunit bench profile check clippy clean help
+.PHONY: all setup update driver programs run shell test test-debug fuzz kunit bench profile check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -63,6 +63,12 @@ test: driver programs
 test-debug: programs
 	@scripts/test --only debug-kunit --only debug --only debug-faults $(FILTER)
 
+# Each run begins at another seed, which is printed; FUZZ= says otherwise.
+fuzz: driver programs
+	@scripts/vm --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
+		--module 'binder_rs.ko devices=binder' --file $(RELEASE)/binder-fuzz -- \
+		binder-fuzz --ours /dev/binder --c /dev/cbinder $(or $(FUZZ),--forever --seed $(shell date +%s)000)
+
 kunit: setup
 	@scripts/kunit
 
@@ -88,6 +94,7 @@ help:
 	@echo '  make shell      a prompt in that kernel, with the driver loaded'
 	@echo '  make test       run all tests; STAGE= and FILTER= choose some'
 	@echo '  make test-debug the tests in a kernel with KASAN, lockdep and injected failures'
+	@echo '  make fuzz       compare random programs on both drivers, until stopped'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'
 	@echo '  make profile    instructions per call and function of this driver'

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Programs' commands as the bytes a driver reads.
+
+use std::os::fd::AsRawFd;
+
+use binder_client::object;
+use binder_client::uapi;
+use binder_client::uapi::BufferObject;
+use binder_client::uapi::FlatObject;
+use binder_client::uapi::HandleCookie;
+use binder_client::uapi::PriDesc;
+use binder_client::uapi::PtrCookie;
+use binder_client::uapi::TransactionData;
+use zerocopy::Immutable;
+use zerocopy::IntoBytes;
+
+use crate::program::Cmd;
+use crate::program::Damage;
+use crate::program::Load;
+use crate::program::Node;
+use crate::program::Object;
+use crate::program::Ref;
+use crate::state::State;
+
+/// An address at which nothing is ever mapped.
+const NOWHERE: u64 = 16;
+
+/// What changes in the sender's eyes once the driver has taken a command.
+#[derive(Clone, Copy, Debug)]
+pub enum Effect {
+    /// A buffer is no longer held.
+    Freed(u64),
+    /// Everything asked so far has its answer.
+    Answered(usize),
+}
+
+/// A stream of commands with all that it points to.
+#[derive(Debug, Default)]
+pub struct Stream {
+    /// What the driver reads.
+    pub bytes: Vec<u8>,
+    /// Effects, each with the number of bytes that must have been taken for it.
+    pub effects: Vec<(usize, Effect)>,
+    /// The memory that addresses in `bytes` lead to; a `Vec`'s own memory stays where it is when the `Vec` is moved.
+    kept: Vec<Vec<u8>>,
+}
+
+impl Stream {
+    /// Encodes commands for a process.
+    pub fn new(commands: &[Cmd], state: &State) -> Self {
+        let mut stream = Self::default();
+        for command in commands {
+            stream.command(command, state);
+        }
+        stream
+    }
+
+    fn put<T: IntoBytes + Immutable>(&mut self, code: u32, argument: &T) {
+        self.bytes.extend(code.to_ne_bytes());
+        self.bytes.extend(argument.as_bytes());
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>) -> u64 {
+        let address = bytes.as_ptr() as u64;
+        self.kept.push(bytes);
+        address
+    }
+
+    fn command(&mut self, command: &Cmd, state: &State) {
+        let named = |handle, cookie| HandleCookie { handle: state.handle(handle), cookie };
+        let names = |node: Node| PtrCookie { ptr: node.ptr, cookie: node.cookie };
+        match command {
+            Cmd::Call { handle, code, flags, load } => {
+                let data = self.load(load, state);
+                let target = uapi::in_union(state.handle(*handle));
+                let data = TransactionData { target, code: *code, flags: *flags, ..data };
+                self.transaction(uapi::BC_TRANSACTION, uapi::BC_TRANSACTION_SG, data, load);
+            }
+            Cmd::Reply { code, flags, load } => {
+                let data = TransactionData { code: *code, flags: *flags, ..self.load(load, state) };
+                self.transaction(uapi::BC_REPLY, uapi::BC_REPLY_SG, data, load);
+            }
+            Cmd::Free(buffer) => {
+                let address = state.buffer(*buffer);
+                self.put(uapi::BC_FREE_BUFFER, &address);
+                self.effects.push((self.bytes.len(), Effect::Freed(address)));
+            }
+            Cmd::Ref(which, handle) => {
+                let code = match which {
+                    Ref::Increfs => uapi::BC_INCREFS,
+                    Ref::Acquire => uapi::BC_ACQUIRE,
+                    Ref::Release => uapi::BC_RELEASE,
+                    Ref::Decrefs => uapi::BC_DECREFS,
+                };
+                self.put(code, &state.handle(*handle));
+            }
+            Cmd::IncrefsDone(node) => self.put(uapi::BC_INCREFS_DONE, &names(*node)),
+            Cmd::AcquireDone(node) => self.put(uapi::BC_ACQUIRE_DONE, &names(*node)),
+            Cmd::AnswerAll => {
+                for (strong, node) in state.asked() {
+                    let code = if *strong { uapi::BC_ACQUIRE_DONE } else { uapi::BC_INCREFS_DONE };
+                    self.put(code, node);
+                }
+                self.effects.push((self.bytes.len(), Effect::Answered(state.asked().len())));
+            }
+            Cmd::RegisterLooper => self.put(uapi::BC_REGISTER_LOOPER, &()),
+            Cmd::EnterLooper => self.put(uapi::BC_ENTER_LOOPER, &()),
+            Cmd::ExitLooper => self.put(uapi::BC_EXIT_LOOPER, &()),
+            Cmd::RequestDeath(handle, cookie) => {
+                self.put(uapi::BC_REQUEST_DEATH_NOTIFICATION, &named(*handle, *cookie));
+            }
+            Cmd::ClearDeath(handle, cookie) => {
+                self.put(uapi::BC_CLEAR_DEATH_NOTIFICATION, &named(*handle, state.cookie(*cookie)));
+            }
+            Cmd::DeadDone(cookie) => self.put(uapi::BC_DEAD_BINDER_DONE, &state.cookie(*cookie)),
+            Cmd::RequestFreeze(handle, cookie) => {
+                self.put(uapi::BC_REQUEST_FREEZE_NOTIFICATION, &named(*handle, *cookie));
+            }
+            Cmd::ClearFreeze(handle, cookie) => {
+                self.put(uapi::BC_CLEAR_FREEZE_NOTIFICATION, &named(*handle, state.cookie(*cookie)));
+            }
+            Cmd::FreezeDone(cookie) => self.put(uapi::BC_FREEZE_NOTIFICATION_DONE, &state.cookie(*cookie)),
+            Cmd::AttemptAcquire => self.put(uapi::BC_ATTEMPT_ACQUIRE, &PriDesc { priority: 0, desc: 1 }),
+            Cmd::AcquireResult => self.put(uapi::BC_ACQUIRE_RESULT, &0i32),
+            Cmd::Code(code) => self.put(*code, &0u64),
+        }
+    }
+
+    fn transaction(&mut self, plain: u32, sg: u32, data: TransactionData, load: &Load) {
+        match load.sg {
+            None => self.put(plain, &data),
+            Some(more) => {
+                let needed: usize = load.objects.iter().map(Object::size_elsewhere).sum();
+                let buffers_size = (needed as u64).wrapping_add_signed(more);
+                self.put(sg, &uapi::TransactionDataSg { transaction: data, buffers_size });
+            }
+        }
+    }
+
+    /// Lays out data and offsets, keeps them, and returns the part of a transaction that is about them.
+    fn load(&mut self, load: &Load, state: &State) -> TransactionData {
+        let mut data: Vec<u8> = (0..load.head).map(|at| (at * 7 + 3) as u8).collect();
+        let mut offsets: Vec<u64> = Vec::new();
+        let elsewhere = self.elsewhere(load, state);
+        for (object, address) in load.objects.iter().zip(elsewhere) {
+            data.resize(data.len().next_multiple_of(8), 0);
+            offsets.push(data.len() as u64);
+            match *object {
+                Object::Binder { node, weak, flags } => {
+                    let kind = if weak { uapi::BINDER_TYPE_WEAK_BINDER } else { uapi::BINDER_TYPE_BINDER };
+                    data.extend(FlatObject { kind, flags, value: node.ptr, cookie: node.cookie }.as_bytes());
+                }
+                Object::Handle { handle, weak } => {
+                    let handle = state.handle(handle);
+                    data.extend(if weak { object::weak_handle(handle) } else { object::handle(handle) }.as_bytes());
+                }
+                Object::Fd(file) => data.extend(object::fd(state.file(file), 5).as_bytes()),
+                Object::Bytes { len, parent, .. } => {
+                    let (flags, (parent, parent_offset)) = match parent {
+                        Some(place) => (uapi::BINDER_BUFFER_FLAG_HAS_PARENT, place),
+                        None => (0, (0, 0)),
+                    };
+                    let object = BufferObject {
+                        kind: uapi::BINDER_TYPE_PTR,
+                        flags,
+                        buffer: address,
+                        length: len as u64,
+                        parent: parent as u64,
+                        parent_offset,
+                    };
+                    data.extend(object.as_bytes());
+                }
+                Object::Fds { count, parent, at } => data.extend(object::fd_array(count, parent, at).as_bytes()),
+            }
+        }
+        self.damaged(load, data, offsets)
+    }
+
+    /// Makes the memory that the objects point to; an address for each object.
+    fn elsewhere(&mut self, load: &Load, state: &State) -> Vec<u64> {
+        let mut memory: Vec<Vec<u8>> = load
+            .objects
+            .iter()
+            .map(|object| match object {
+                Object::Bytes { len, .. } => (0..*len).map(|at| (at * 5 + 1) as u8).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        for object in &load.objects {
+            if let Object::Fds { count, parent, at } = *object {
+                let Some(place) = memory.get_mut(parent).and_then(|memory| memory.get_mut(at as usize..)) else {
+                    continue;
+                };
+                for (number, fd) in place.chunks_exact_mut(4).take(count.min(16) as usize).enumerate() {
+                    fd.copy_from_slice(&state.file(Some(number)).to_ne_bytes());
+                }
+            }
+        }
+        let bad = |object: &Object| matches!(object, Object::Bytes { bad: true, .. });
+        let mut addresses = Vec::new();
+        for (object, bytes) in load.objects.iter().zip(memory) {
+            addresses.push(if bad(object) { NOWHERE } else { self.keep(bytes) });
+        }
+        addresses
+    }
+
+    fn damaged(&mut self, load: &Load, mut data: Vec<u8>, mut offsets: Vec<u64>) -> TransactionData {
+        let count = offsets.len();
+        let mut more_data = 0u64;
+        let mut more_offsets = 0u64;
+        let mut unreadable = (false, false);
+        match load.damage {
+            Some(Damage::OffsetMisaligned(index)) if count > 0 => offsets[index % count] += 2,
+            Some(Damage::OffsetBeyond(index)) if count > 0 => offsets[index % count] = data.len() as u64,
+            Some(Damage::OffsetTwice(index)) if count > 0 => offsets.insert(index % count, offsets[index % count]),
+            Some(Damage::OffsetsSwapped) => offsets.reverse(),
+            Some(Damage::OffsetsCut) => more_offsets = 4u64.wrapping_neg(),
+            Some(Damage::OffsetsHuge) => more_offsets = 1 << 40,
+            Some(Damage::OffsetsUnreadable) => unreadable.1 = true,
+            Some(Damage::NoOffsets) => offsets.clear(),
+            Some(Damage::UnknownType(index)) if count > 0 => data[offsets[index % count] as usize] ^= 0x20,
+            Some(Damage::DataCut) if count > 0 => more_data = 8u64.wrapping_neg(),
+            Some(Damage::DataHuge(more)) => more_data = more,
+            Some(Damage::DataUnreadable) => unreadable.0 = true,
+            _ => {}
+        }
+        let data_size = (data.len() as u64).wrapping_add(more_data);
+        let offsets_size = (size_of_val(offsets.as_slice()) as u64).wrapping_add(more_offsets);
+        let data = self.keep(data);
+        let offsets = self.keep(offsets.as_bytes().to_vec());
+        TransactionData {
+            data_size,
+            offsets_size,
+            buffer: if unreadable.0 { NOWHERE } else { data },
+            offsets: if unreadable.1 { NOWHERE } else { offsets },
+            ..TransactionData::default()
+        }
+    }
+}
+
+impl Object {
+    /// The room that what the object points to takes in the receiver's buffer.
+    pub fn size_elsewhere(&self) -> usize {
+        match self {
+            Object::Bytes { len, .. } => len.next_multiple_of(8),
+            _ => 0,
+        }
+    }
+}
+
+impl State {
+    /// The descriptor that a program calls by a number.
+    fn file(&self, number: Option<usize>) -> i32 {
+        match number {
+            Some(number) => self.files[number % self.files.len()].as_raw_fd(),
+            None => 999,
+        }
+    }
+}
