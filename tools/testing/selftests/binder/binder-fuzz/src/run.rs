@@ -77,7 +77,6 @@ impl Driver {
             trace.push(tell(&mut lines[0], &pids.join(" ")));
         }
         let mut open = trace.len();
-        self.wait_for(before + open)?;
         let mut closed = vec![false; open];
         for (number, step) in program.steps.iter().enumerate() {
             let process = step.process;
@@ -98,8 +97,8 @@ impl Driver {
             if has_closed && !closed[process] {
                 closed[process] = true;
                 open -= 1;
+                self.wait_for(before + open)?;
             }
-            self.wait_for(before + open)?;
             if trace.last().is_some_and(|told| told.starts_with("silent")) {
                 break;
             }
