@@ -238,7 +238,10 @@ impl State {
             }
         }
         if bytes.len() <= TOLD_BYTES {
-            return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            return bytes.iter().fold(String::new(), |mut told, byte| {
+                let _ = write!(told, "{byte:02x}");
+                told
+            });
         }
         let sum = bytes
             .iter()
