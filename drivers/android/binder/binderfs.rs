@@ -12,6 +12,7 @@
 //!     binder-control            control.rs: BINDER_CTL_ADD
 //!     binder, hwbinder, ...     device.rs, through an inode of tree.rs
 //!     features/                 what this driver can do, for those who cannot try
+//!     binder_logs/              logs_dir.rs: what goes on, on the whole machine (with `stats=global`)
 //! ```
 //!
 //! # Who keeps what
@@ -25,6 +26,7 @@
 //! called again.
 
 mod control;
+mod logs_dir;
 mod numbers;
 mod tree;
 
@@ -49,20 +51,23 @@ use kernel::{
         },
         Arc, //
     },
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
 };
 
 use crate::{
     device::{
         self,
-        errno,
-        Endpoint, //
+        errno, //
     },
     rmap,
 };
 
 use self::{
     control::CONTROL_NAME,
+    logs_dir::Opened,
     numbers::{
         Numbers,
         MAX_DEVICES, //
@@ -220,6 +225,7 @@ struct Options {
 }
 
 /// What one super block has of its own.
+#[pin_data]
 struct Info {
     /// How many devices there may be.
     max: Atomic<u32>,
@@ -229,6 +235,10 @@ struct Info {
     next_ino: Atomic<u64>,
     /// `stats=global` was given.
     global_stats: bool,
+    /// `binder_logs/proc/`, or null; written once.
+    proc_dir: Atomic<*mut bindings::dentry>,
+    #[pin]
+    opened: Opened,
 }
 
 /// # Safety
@@ -345,19 +355,24 @@ unsafe extern "C" fn fill_super(
     // SAFETY: The kernel gives a new super block, which nobody else sees, and has a context used by one thread at a
     // time.
     let options = unsafe { options(fc) };
-    let info = Info {
-        max: Atomic::new(options.max),
-        devices: Atomic::new(0),
-        next_ino: Atomic::new(tree::FIRST_OTHER_INO),
-        global_stats: options.global_stats,
-    };
-    let info = match KBox::new(info, GFP_KERNEL) {
+    let info = KBox::pin_init(
+        pin_init!(Info {
+            max: Atomic::new(options.max),
+            devices: Atomic::new(0),
+            next_ino: Atomic::new(tree::FIRST_OTHER_INO),
+            global_stats: options.global_stats,
+            proc_dir: Atomic::new(ptr::null_mut()),
+            opened <- Opened::new(),
+        }),
+        GFP_KERNEL,
+    );
+    let info = match info {
         Ok(info) => info,
-        Err(e) => return Error::from(e).to_errno(),
+        Err(e) => return e.to_errno(),
     };
     // SAFETY: As above. `kill_sb` frees the box, also after a failure.
     let sb = unsafe {
-        (*sb).s_fs_info = KBox::into_raw(info).cast();
+        (*sb).s_fs_info = info.into_foreign();
         (*sb).s_op = &SUPER_OPS;
         (*sb).s_magic = MAGIC;
         (*sb).s_blocksize = bindings::PAGE_SIZE;
@@ -402,6 +417,9 @@ fn populate(sb: &Super) -> Result {
             features.add(name, NewInode::feature(sb)?)?;
         }
     }
+    if sb.info().global_stats {
+        sb.set_proc_dir(&logs_dir::populate(sb, &root)?);
+    }
     Ok(())
 }
 
@@ -412,11 +430,11 @@ unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
     // SAFETY: The kernel wants the super block gone: nothing is open in it, nor mounted.
     let info = unsafe {
         bindings::kill_anon_super(sb);
-        (*sb).s_fs_info.cast::<Info>()
+        (*sb).s_fs_info
     };
     if !info.is_null() {
         // SAFETY: `fill_super` made a box of it, and the last inode, which might have asked for it, is gone.
-        drop(unsafe { KBox::from_raw(info) });
+        drop(unsafe { Pin::<KBox<Info>>::from_foreign(info) });
     }
 }
 
@@ -459,17 +477,24 @@ unsafe extern "C" fn show_options(
 /// To be called by the kernel, as `file_operations.open` of a device.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Only inodes of devices have these operations, and the file holds the inode.
-    let endpoint: &Endpoint = unsafe { tree::endpoint(inode) };
-    // SAFETY: Called for `open`, and that is all it does.
-    errno(unsafe { endpoint.open(file) }.map(|_| ()))
+    let (sb, endpoint) = unsafe { (Super::from_raw((*inode).i_sb), tree::endpoint(inode)) };
+    let pid = current!().group_leader().pid();
+    errno(logs_dir::opened(sb, pid).and_then(|()| {
+        // SAFETY: Called for `open`, and that is all it does.
+        let opened = unsafe { endpoint.open(file) };
+        opened
+            .map(|_| ())
+            .inspect_err(|_| logs_dir::closed(sb, pid))
+    }))
 }
 
 /// # Safety
 ///
 /// To be called by the kernel, as `file_operations.release` of a device.
-unsafe extern "C" fn release(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    // SAFETY: Called for `release`; the file was opened by the function above.
-    unsafe { device::close(file) };
+unsafe extern "C" fn release(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: Called for `release`; the file was opened by the function above, and holds the super block until this
+    // returns.
+    unsafe { logs_dir::closed(Super::from_raw((*inode).i_sb), device::close(file)) };
     0
 }
 

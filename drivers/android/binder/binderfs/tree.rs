@@ -26,11 +26,16 @@ use kernel::{
 };
 
 use super::{
+    logs_dir::Opened,
     numbers::MAX_DEVICES,
     Info,
     State, //
 };
-use crate::device::Endpoint;
+use crate::{
+    device::Endpoint,
+    log_file,
+    logs::LogFile, //
+};
 
 const ROOT_INO: u64 = 1;
 const CONTROL_INO: u64 = 2;
@@ -69,6 +74,26 @@ impl Super {
     pub(super) fn info(&self) -> &Info {
         // SAFETY: By the type invariant. Nobody writes the field.
         unsafe { &*(*self.0.get()).s_fs_info.cast::<Info>() }
+    }
+
+    /// Remembers `binder_logs/proc/`, for [`Super::proc_dir`].
+    pub(super) fn set_proc_dir(&self, dir: &Dir<'_>) {
+        self.info().proc_dir.store(dir.dentry.as_ptr(), Relaxed);
+    }
+
+    /// `binder_logs/proc/`, if there is one.
+    pub(super) fn proc_dir(&self) -> Option<Dir<'_>> {
+        let dentry = NonNull::new(self.info().proc_dir.load(Relaxed))?;
+        // INVARIANT: It was a `Dir` of this super block when it was remembered, and so it still is.
+        Some(Dir {
+            dentry,
+            _sb: PhantomData,
+        })
+    }
+
+    /// Who has which device open.
+    pub(super) fn opened(&self) -> &Opened {
+        &self.info().opened
     }
 
     fn state(&self) -> &State {
@@ -260,6 +285,38 @@ impl<'a> NewInode<'a> {
         Ok(new)
     }
 
+    /// A file in `binder_logs/`.
+    pub(super) fn log(sb: &'a Super, file: &'static LogFile) -> Result<Self> {
+        let new = Self::new(
+            sb,
+            sb.next_ino(),
+            bindings::S_IFREG | u32::from(log_file::MODE),
+        )?;
+        // SAFETY: Nobody else sees the inode. The operations are static, and this is what they want.
+        unsafe {
+            let inode = new.inode.as_ptr();
+            (*inode).__bindgen_anon_3.i_fop = log_file::operations();
+            (*inode).i_private = ptr::from_ref(file).cast_mut().cast();
+        }
+        Ok(new)
+    }
+
+    /// A file in `binder_logs/proc/`.
+    pub(super) fn process_log(sb: &'a Super, pid: i32) -> Result<Self> {
+        let new = Self::new(
+            sb,
+            sb.next_ino(),
+            bindings::S_IFREG | u32::from(log_file::MODE),
+        )?;
+        // SAFETY: Nobody else sees the inode. The operations are static, and this is what they want.
+        unsafe {
+            let inode = new.inode.as_ptr();
+            (*inode).__bindgen_anon_3.i_fop = log_file::pid_operations();
+            (*inode).i_private = log_file::private_of(pid);
+        }
+        Ok(new)
+    }
+
     /// `binder-control`.
     pub(super) fn control(sb: &'a Super) -> Result<Self> {
         let number = Number::for_control(sb)?;
@@ -391,6 +448,14 @@ impl Dir<'_> {
             dentry,
             _sb: PhantomData,
         })
+    }
+
+    /// Removes the file called `name`.
+    pub(super) fn remove(&self, name: &CStr) {
+        // SAFETY: By the type invariant; nothing in the file system is locked by us.
+        unsafe {
+            bindings::simple_remove_by_name(self.dentry.as_ptr(), name.as_char_ptr(), None);
+        }
     }
 
     fn add_raw(&self, name: &CStr, inode: NewInode<'_>) -> Result<NonNull<bindings::dentry>> {
