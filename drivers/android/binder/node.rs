@@ -202,7 +202,13 @@ pub(crate) fn count_handle(
         counts.add_strong_handle();
     }
     if let Some(thread) = sender {
-        if counts.owes_acquire() || (counts.is_stale() && !queued) {
+        // What is queued and not about a strong reference may stay where it is.
+        let owes = if strong {
+            counts.owes_acquire()
+        } else {
+            !queued && counts.is_stale()
+        };
+        if owes {
             tell_sender(node, &mut inner, thread);
         }
     }
