@@ -37,7 +37,7 @@ struct Args {
     /// How many clients call at the same time.
     #[arg(long, default_value_t = 4)]
     clients: u32,
-    /// A file in which the driver counts its pages, as lines of `name: number`.
+    /// The file in which the driver counts its pages, where it is not the usual one.
     #[arg(long, value_name = "PATH")]
     stats: Option<PathBuf>,
 }
@@ -176,7 +176,7 @@ fn run(args: &Args) -> Outcome<()> {
     }
 
     report.cost(&mut Client::new(&args.device, u32::MAX)?)?;
-    report.counters();
+    report.counters()?;
     report.end(&first, &second)
 }
 

@@ -45,21 +45,30 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// The lines of a file of the form `name: number`.
-fn counters(path: &Path) -> BTreeMap<String, u64> {
+/// Where the driver tells what it counts. (The second name is taken where the C driver is loaded too.)
+const STATS: [&str; 2] = ["/sys/kernel/debug/binder_rs/stats", "/sys/kernel/debug/binder/stats"];
+
+/// The numbers in the lines that begin with `page:`, each after its name.
+fn page_counters(path: &Path) -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let (name, number) = line.split_once(':')?;
-            Some((name.trim().to_owned(), number.trim().parse().ok()?))
-        })
-        .collect()
+    let mut counters = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("page:")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        for pair in words.chunks_exact(2) {
+            if let Ok(number) = pair[1].parse() {
+                counters.insert(pair[0].to_owned(), number);
+            }
+        }
+    }
+    counters
 }
 
 impl Report {
     /// Reads the driver's counters for the first time, if there are any.
     pub fn new(stats: Option<PathBuf>) -> Self {
-        let at_start = stats.as_deref().map(counters).unwrap_or_default();
+        let known = || STATS.iter().map(PathBuf::from).find(|path| !page_counters(path).is_empty());
+        let stats = stats.or_else(known);
+        let at_start = stats.as_deref().map(page_counters).unwrap_or_default();
         Self { stats, at_start }
     }
 
@@ -120,19 +129,21 @@ impl Report {
         Ok(())
     }
 
-    /// How the driver's own counters have changed.
-    pub fn counters(&self) {
-        let Some(path) = &self.stats else { return };
-        let now = counters(path);
-        if now.is_empty() {
-            println!("driver:   {} tells nothing", path.display());
-        }
-        for (name, value) in now {
-            let before = self.at_start.get(&name).copied().unwrap_or_default();
-            if name.contains("page") {
-                println!("driver:   {name}: {} ({:+})", grouped(value), i128::from(value) - i128::from(before));
-            }
-        }
+    /// What the driver itself has counted since the start.
+    pub fn counters(&self) -> Outcome<()> {
+        let Some(path) = &self.stats else { return Ok(()) };
+        let now = page_counters(path);
+        let since = |name: &str| {
+            let number = now.get(name).ok_or_else(|| format!("{} does not tell `page: {name}`", path.display()))?;
+            Ok::<u64, String>(number - self.at_start.get(name).copied().unwrap_or_default())
+        };
+        println!(
+            "driver:   {} pages allocated, {} reclaimed, {} there now",
+            grouped(since("total")?),
+            grouped(since("reclaimed")?),
+            grouped(now.get("active").copied().unwrap_or_default())
+        );
+        Ok(())
     }
 
     /// The last line.

@@ -31,6 +31,8 @@ differences! {
     MovedReclaim = "moved-reclaim",
     /// Whether an object at the very start of the data can be a parent.
     ParentAtZero = "parent-at-zero",
+    /// Whether a process that is killed while it talks can leave a node behind.
+    KilledNode = "killed-node",
     /// Whether the module can be unloaded.
     Unload = "unload",
     /// What can be renamed in binderfs.

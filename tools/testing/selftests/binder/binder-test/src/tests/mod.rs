@@ -8,6 +8,7 @@ use crate::env::Env;
 
 mod binderfs;
 mod buffer;
+mod counts;
 mod death;
 mod fd;
 mod freeze;
@@ -86,6 +87,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         info::TESTS,
         freeze::TESTS,
         secctx::TESTS,
+        counts::TESTS,
         binderfs::TESTS,
         module::TESTS,
     ]
