@@ -11,6 +11,7 @@ mod env;
 mod fixture;
 mod harness;
 mod hostile;
+mod inject;
 mod mounts;
 mod netlink;
 mod tests;

@@ -10,6 +10,8 @@ mod binderfs;
 mod buffer;
 mod counts;
 mod death;
+mod faults;
+mod faults_around;
 mod fd;
 mod freeze;
 mod info;
@@ -39,6 +41,8 @@ pub enum Group {
     Interface,
     /// The file system. Debian's C module is built without it.
     Binderfs,
+    /// Failures that a kernel built for it makes happen.
+    Faults,
 }
 
 /// One test.
@@ -89,6 +93,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         secctx::TESTS,
         counts::TESTS,
         binderfs::TESTS,
+        faults::TESTS,
+        faults_around::TESTS,
         module::TESTS,
     ]
     .into_iter()

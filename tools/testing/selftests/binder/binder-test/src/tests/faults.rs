@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Calls in which every allocation and every copy fails in turn.
+//!
+//! Whatever fails, the call either arrives and is answered or its sender is told that it failed; afterwards the driver has
+//! what it had before, no descriptor is left open, and the next call goes through.
+
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+
+use binder_client::Call;
+use binder_client::Commands;
+use binder_client::Parcel;
+use binder_client::Return;
+use binder_client::Returns;
+use binder_client::object;
+use binder_client::uapi;
+use binder_client::uapi::FlatObject;
+use binder_client::uapi::TransactionData;
+use nix::errno::Errno;
+
+use super::reclaim::squeeze;
+use super::tests;
+use super::transaction::pattern;
+use crate::env::Env;
+use crate::fixture::End;
+use crate::fixture::Pair;
+use crate::fixture::Registry;
+use crate::fixture::node;
+use crate::hostile::adopt;
+use crate::inject::Faults;
+use crate::inject::Live;
+
+tests! { Faults, "faults":
+    a_call_is_sent,
+    a_call_with_objects_is_sent,
+    a_call_with_files_is_sent,
+    a_call_with_buffers_is_sent,
+    a_one_way_call_is_sent,
+    a_call_is_read,
+    a_one_way_call_is_read,
+    a_reply_is_sent,
+    a_reply_is_read,
+}
+
+/// What a transaction carries, and what has to stay as long as it is sent.
+struct Load {
+    parcel: Parcel,
+    buffers_size: u64,
+    _bytes: Vec<Vec<u8>>,
+    _files: Vec<OwnedFd>,
+}
+
+/// What there is to carry. The number makes nodes that were never sent before.
+type Make = fn(&Scene, u64) -> Load;
+
+fn load(parcel: Parcel) -> Load {
+    Load { parcel, buffers_size: 0, _bytes: Vec::new(), _files: Vec::new() }
+}
+
+fn few_bytes(_: &Scene, _: u64) -> Load {
+    load(Parcel::from_bytes(&pattern(20, 1)))
+}
+
+fn many_bytes(_: &Scene, _: u64) -> Load {
+    load(Parcel::from_bytes(&pattern(5 * 4096 + 20, 2)))
+}
+
+fn own_nodes(_: &Scene, number: u64) -> Load {
+    let (strong, weak) = (node(0x1000 + 2 * number), node(0x1001 + 2 * number));
+    let mut parcel = Parcel::from_object(&object::binder(strong.ptr, strong.cookie));
+    parcel.object(&object::weak_binder(weak.ptr, weak.cookie));
+    load(parcel)
+}
+
+fn handles(scene: &Scene, _: u64) -> Load {
+    // One comes home and one goes to somebody who did not have it.
+    let mut parcel = Parcel::from_object(&object::handle(scene.pair.handle));
+    parcel.object(&object::handle(scene.others));
+    parcel.object(&object::weak_handle(scene.others));
+    load(parcel)
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    nix::unistd::pipe().expect("pipe")
+}
+
+fn files(_: &Scene, _: u64) -> Load {
+    let (read, write) = pipe();
+    let mut parcel = Parcel::from_object(&object::fd(read.as_raw_fd(), 1));
+    parcel.object(&object::fd(write.as_raw_fd(), 2));
+    Load { _files: vec![read, write], ..load(parcel) }
+}
+
+fn buffers(_: &Scene, _: u64) -> Load {
+    let (read, write) = pipe();
+    let numbers: Vec<u8> = [&read, &write].iter().flat_map(|file| file.as_raw_fd().to_ne_bytes()).collect();
+    let parent = pattern(4096, 3);
+    let child = pattern(100, 4);
+    let mut parcel = Parcel::from_bytes(b"before..");
+    let first = parcel.object(&object::buffer(&parent));
+    parcel.object(&object::child_buffer(&child, first, 16));
+    let third = parcel.object(&object::buffer(&numbers));
+    parcel.object(&object::fd_array(2, third, 0));
+    let buffers_size = [&parent, &child, &numbers].iter().map(|bytes| bytes.len().next_multiple_of(8) as u64).sum();
+    Load { parcel, buffers_size, _bytes: vec![parent, child, numbers], _files: vec![read, write] }
+}
+
+/// What one end was told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    calls: usize,
+    replies: usize,
+    failures: usize,
+    completions: usize,
+}
+
+/// A client, a server that takes files, and a third whose node the client has.
+struct Scene {
+    pair: Pair,
+    third: End,
+    others: u32,
+    live: Option<Live>,
+    open: usize,
+}
+
+impl Scene {
+    fn new(env: &Env) -> Self {
+        let registry = Registry::start(env);
+        let (mut client, mut server, mut third) = (End::open(env), End::open(env), End::open(env));
+        let accepting = |object| FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object };
+        registry.put(&mut server, 1, accepting(object::binder(Pair::NODE.ptr, Pair::NODE.cookie)));
+        registry.put(&mut third, 2, object::binder(0x3000, 0x3008));
+        let handle = registry.get(&mut client, 1);
+        let others = registry.get(&mut client, 2);
+        registry.drop_kept(&mut server, 1);
+        registry.drop_kept(&mut third, 2);
+        let pair = Pair { client, server: server.enter(), handle, registry };
+        let mut scene = Self { pair, third, others, live: None, open: 0 };
+        scene.pair.check();
+        scene.settle();
+        scene.live = Live::now();
+        scene.open = open_files();
+        scene
+    }
+
+    /// Lets everything that is under way come to its end; what the client and the server were told by then.
+    #[track_caller]
+    fn settle(&mut self) -> (Told, Told) {
+        let (mut client, mut server) = (Told::default(), Told::default());
+        loop {
+            let mut quiet = true;
+            for (end, told) in [
+                (&mut self.pair.client, &mut client),
+                (&mut self.pair.server, &mut server),
+                (&mut self.third, &mut Told::default()),
+            ] {
+                for ret in end.drain() {
+                    quiet = false;
+                    handle(end, ret, told);
+                }
+            }
+            if quiet {
+                return (client, server);
+            }
+        }
+    }
+
+    /// All is as it was before, and a call goes through.
+    #[track_caller]
+    fn whole(&mut self, what: &str) {
+        self.pair.check();
+        assert_eq!(self.settle(), Default::default());
+        Live::again(&self.live, what);
+        assert_eq!(open_files(), self.open, "{what}: descriptors");
+    }
+
+    /// A transaction as a stream of commands.
+    fn command(&self, code: u32, load: &Load, flags: u32) -> Vec<u8> {
+        let call = Call::new(self.pair.handle, 1, &load.parcel).with_flags(flags);
+        let mut commands = Commands::new();
+        match (code, load.buffers_size) {
+            (uapi::BC_REPLY, 0) => commands.reply(call),
+            (uapi::BC_REPLY, size) => commands.reply_sg(call, size),
+            (_, 0) => commands.transaction(call),
+            (_, size) => commands.transaction_sg(call, size),
+        };
+        commands.bytes().to_vec()
+    }
+
+    /// A call by the client that the server has not read.
+    #[track_caller]
+    fn queued(&mut self, load: &Load, flags: u32) {
+        let command = self.command(uapi::BC_TRANSACTION, load, flags);
+        self.pair.client.queue().raw(&command);
+        self.pair.client.flush().expect("BC_TRANSACTION");
+    }
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("/proc/self/fd").count()
+}
+
+/// Answers one thing that was read.
+#[track_caller]
+fn handle(end: &mut End, ret: Return, told: &mut Told) {
+    match ret {
+        Return::IncRefs(_) | Return::Acquire(_) => {
+            end.grant(&ret);
+            end.flush().expect("a granted reference");
+        }
+        Return::Release(_) | Return::DecRefs(_) | Return::Noop => {}
+        Return::Transaction(received) => {
+            told.calls += 1;
+            dispose(end, &received);
+            if received.flags & uapi::TF_ONE_WAY == 0 {
+                end.start_reply(Call::reply(&Parcel::new()));
+            }
+        }
+        Return::Reply(received) => {
+            told.replies += 1;
+            dispose(end, &received);
+        }
+        Return::FailedReply => told.failures += 1,
+        Return::TransactionComplete => told.completions += 1,
+        other => panic!("not to be expected: {other:x?}"),
+    }
+}
+
+/// Closes what came and gives the buffer back.
+#[track_caller]
+fn dispose(end: &mut End, received: &TransactionData) {
+    let payload = end.payload(received).expect("a readable buffer");
+    for index in 0..payload.offsets.len() {
+        match payload.flat(index) {
+            Some(object) if object.kind == uapi::BINDER_TYPE_FD => drop(adopt(uapi::from_union(object.value) as i32)),
+            _ => {}
+        }
+    }
+    end.give_back(received);
+}
+
+/// What lies in a read buffer that was empty before, whether or not the driver could say how much it is.
+fn lying_in(room: &[u8]) -> Vec<Return> {
+    let mut all = Vec::new();
+    // No return has the code 0.
+    for ret in Returns::new(room) {
+        match ret {
+            Ok(ret) => all.push(ret),
+            Err(_) => break,
+        }
+    }
+    all
+}
+
+/// What an ioctl may say whose copies and allocations fail.
+#[track_caller]
+fn expect_result(result: nix::Result<()>) {
+    assert!(matches!(result, Ok(()) | Err(Errno::EFAULT | Errno::ENOMEM)), "{result:?}");
+}
+
+/// The same of one that reads. What cannot be delivered is passed over, and then there may be nothing to read.
+#[track_caller]
+fn expect_read(result: nix::Result<()>, fired: bool) {
+    if !(fired && result == Err(Errno::EAGAIN)) {
+        expect_result(result);
+    }
+}
+
+fn send(env: &Env, what: &str, make: Make) {
+    let faults = Faults::new(env);
+    let mut scene = Scene::new(env);
+    let mut number = 0;
+    faults.walk(what, |shot| {
+        // So that the pages have to be allocated each time.
+        squeeze();
+        number += 1;
+        let load = make(&scene, number);
+        let command = scene.command(uapi::BC_TRANSACTION, &load, 0);
+        let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&command, &mut []));
+        drop(load);
+        expect_result(result);
+        let (client, server) = scene.settle();
+        match (server.calls, client.replies, client.failures) {
+            (1, 1, 0) => {}
+            (0, 0, 1) if shot.fired() => {}
+            (0, 0, 0) if shot.fired() && result.is_err() => {}
+            other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+        }
+        scene.whole(what);
+    });
+}
+
+fn a_call_is_sent(env: &Env) {
+    send(env, "few bytes", few_bytes);
+    send(env, "many bytes", many_bytes);
+}
+
+fn a_call_with_objects_is_sent(env: &Env) {
+    send(env, "nodes", own_nodes);
+    send(env, "handles", handles);
+}
+
+fn a_call_with_files_is_sent(env: &Env) {
+    send(env, "files", files);
+}
+
+fn a_call_with_buffers_is_sent(env: &Env) {
+    send(env, "buffers", buffers);
+}
+
+fn a_one_way_call_is_sent(env: &Env) {
+    for (what, make) in [("few bytes", few_bytes as Make), ("nodes", own_nodes), ("files", files), ("buffers", buffers)]
+    {
+        let faults = Faults::new(env);
+        let mut scene = Scene::new(env);
+        let mut number = 0;
+        faults.walk(what, |shot| {
+            squeeze();
+            number += 1;
+            let load = make(&scene, number);
+            let command = scene.command(uapi::BC_TRANSACTION, &load, uapi::TF_ONE_WAY);
+            let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&command, &mut []));
+            drop(load);
+            expect_result(result);
+            let (client, server) = scene.settle();
+            match (server.calls, client.completions, client.failures) {
+                (1, 1, 0) => {}
+                (0, 0, 1) if shot.fired() => {}
+                (0, 0, 0) if shot.fired() && result.is_err() => {}
+                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+            }
+            one_way_goes_through(&mut scene);
+            scene.whole(what);
+        });
+    }
+}
+
+/// The node's next one-way call is not held up by one that is gone.
+#[track_caller]
+fn one_way_goes_through(scene: &mut Scene) {
+    let next = few_bytes(scene, 0);
+    scene.queued(&next, uapi::TF_ONE_WAY);
+    let (client, server) = scene.settle();
+    assert_eq!((client.completions, server.calls), (1, 1), "the next one-way call");
+}
+
+fn a_call_is_read(env: &Env) {
+    let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
+    for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
+        let faults = Faults::new(env);
+        let mut scene = Scene::new(env);
+        let mut number = 0;
+        faults.walk(what, |shot| {
+            squeeze();
+            number += 1;
+            let load = make(&scene, number);
+            scene.queued(&load, 0);
+            drop(load);
+            let mut room = [0; 256];
+            let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
+            expect_read(result, shot.fired());
+            let mut told = Told::default();
+            for ret in lying_in(&room) {
+                handle(&mut scene.pair.server, ret, &mut told);
+            }
+            let (client, server) = scene.settle();
+            match (told.calls + server.calls, client.replies, client.failures) {
+                (1, 1, 0) => {}
+                (0, 0, 1) if shot.fired() => {}
+                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+            }
+            scene.whole(what);
+        });
+    }
+}
+
+fn a_one_way_call_is_read(env: &Env) {
+    for (what, make) in [("few bytes", few_bytes as Make), ("nodes", own_nodes), ("files", files), ("buffers", buffers)]
+    {
+        let faults = Faults::new(env);
+        let mut scene = Scene::new(env);
+        let mut number = 0;
+        faults.walk(what, |shot| {
+            squeeze();
+            number += 1;
+            let load = make(&scene, number);
+            scene.queued(&load, uapi::TF_ONE_WAY);
+            drop(load);
+            let mut room = [0; 256];
+            let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
+            expect_read(result, shot.fired());
+            let mut told = Told::default();
+            for ret in lying_in(&room) {
+                handle(&mut scene.pair.server, ret, &mut told);
+            }
+            let (client, server) = scene.settle();
+            // Nobody is told of one that cannot be delivered.
+            assert!(told.calls + server.calls == 1 || shot.fired(), "{what}: lost");
+            assert_eq!((client.replies, client.failures), (0, 0), "{what}");
+            one_way_goes_through(&mut scene);
+            scene.whole(what);
+        });
+    }
+}
+
+/// A call by the client that the server has read and not answered.
+#[track_caller]
+fn accepted(scene: &mut Scene) {
+    let load = few_bytes(scene, 0);
+    scene.queued(&load, uapi::TF_ACCEPT_FDS);
+    let received = scene.pair.server.expect_transaction();
+    scene.pair.server.give_back(&received);
+}
+
+fn a_reply_is_sent(env: &Env) {
+    // The handles are the client's, and mean nothing to the server.
+    let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
+    for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
+        let faults = Faults::new(env);
+        let mut scene = Scene::new(env);
+        let mut number = 0;
+        faults.walk(what, |shot| {
+            squeeze();
+            number += 1;
+            accepted(&mut scene);
+            let load = make(&scene, number);
+            let command = scene.command(uapi::BC_REPLY, &load, 0);
+            let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&command, &mut []));
+            drop(load);
+            expect_result(result);
+            let (client, server) = scene.settle();
+            match (client.replies, client.failures, server.completions) {
+                (1, 0, 1) => {}
+                (0, 1, 1) if shot.fired() => {}
+                (0, 0, 0) if shot.fired() && result.is_err() => {
+                    scene.pair.server.answer(&Parcel::new());
+                    let (client, _) = scene.settle();
+                    assert_eq!((client.replies, client.failures), (1, 0), "{what}: answered once more");
+                }
+                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+            }
+            scene.whole(what);
+        });
+    }
+}
+
+fn a_reply_is_read(env: &Env) {
+    let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
+    for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
+        let faults = Faults::new(env);
+        let mut scene = Scene::new(env);
+        let mut number = 0;
+        faults.walk(what, |shot| {
+            squeeze();
+            number += 1;
+            accepted(&mut scene);
+            let load = make(&scene, number);
+            let command = scene.command(uapi::BC_REPLY, &load, 0);
+            scene.pair.server.queue().raw(&command);
+            scene.pair.server.flush().expect("BC_REPLY");
+            drop(load);
+            let mut room = [0; 256];
+            let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&[], &mut room));
+            expect_read(result, shot.fired());
+            let mut told = Told::default();
+            for ret in lying_in(&room) {
+                handle(&mut scene.pair.client, ret, &mut told);
+            }
+            let (client, _) = scene.settle();
+            match (told.replies + client.replies, told.failures + client.failures) {
+                (1, 0) => {}
+                (0, 1) if shot.fired() => {}
+                // The reader knows, by what its ioctl said.
+                (0, 0) if shot.fired() && result.is_err() => {}
+                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+            }
+            scene.whole(what);
+        });
+    }
+}
