@@ -155,7 +155,7 @@ impl<'a> Filler<'a> {
             }
             let gap = offset
                 .checked_sub(done)
-                .ok_or((EINVAL, "objects overlap or are out of order"))?;
+                .ok_or((EFAULT, "objects overlap or are out of order"))?;
             self.copy_data(data, done, gap)?;
             let rest = UserSlice::new(data.wrapping_byte_add(offset), data_size - offset);
             done = offset + self.object(object, offset, rest.reader())?;
@@ -374,6 +374,10 @@ impl<'a> Filler<'a> {
         };
         if !self.may_fix_up(parent, offset) {
             return invalid("fix-ups are out of order");
+        }
+        // Where nothing is changed, it may be anywhere.
+        if len == 0 {
+            return Ok((0, 0));
         }
         if offset
             .checked_add(len)

@@ -183,6 +183,10 @@ impl Outgoing<'_> {
         oneway: bool,
     ) -> Result<(Buffer, bool), Failure> {
         let data = &self.message.data;
+        // Before anything is said about sizes, as the C driver does.
+        if !self.target.pages.is_mapped() {
+            return Err(dead("receiver has no mapping"));
+        }
         let size =
             |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
         let context = match &node {

@@ -391,6 +391,8 @@ impl Process {
         drop(threads);
 
         self.release_nodes();
+        // Before what was not read: owners hear of it handle by handle.
+        self.close_handles();
 
         loop {
             let mut inner = self.inner.lock();
@@ -405,7 +407,6 @@ impl Process {
         }
 
         self.release_buffers();
-        self.close_handles();
         registry::remove(self);
         stats::DEPARTED.add(&self.traffic);
     }
