@@ -387,14 +387,19 @@ impl Buffer {
         Ok(Descriptors(reserved))
     }
 
-    /// Closes the descriptors that came in arrays, as the current process frees the buffer.
-    pub(crate) fn close_descriptors(&mut self) {
+    /// Closes the descriptors that came in arrays, as the current process frees the buffer. Returns whether there were
+    /// any.
+    pub(crate) fn close_descriptors(&mut self) -> bool {
         let cargo = self.held.as_mut().and_then(|held| held.cargo.as_mut());
-        if let Some(cargo) = cargo {
-            for number in core::mem::take(&mut cargo.fds_to_close) {
-                fd::close(number);
-            }
+        let Some(cargo) = cargo else {
+            return false;
+        };
+        let numbers = core::mem::take(&mut cargo.fds_to_close);
+        let any = !numbers.is_empty();
+        for number in numbers {
+            fd::close(number);
         }
+        any
     }
 
     /// Maps the buffer's pages into the current process, which is about to get it, where that is still to be done.

@@ -203,8 +203,9 @@ impl Thread {
         // CAST: The driver runs on 64-bit kernels only.
         match self.process.take_buffer(address as usize) {
             Ok(mut buffer) => {
-                if self.process.is_current() {
-                    buffer.close_descriptors();
+                // The kernel lets go of the files when this thread returns to user space, so it should not stay.
+                if self.process.is_current() && buffer.close_descriptors() {
+                    self.need_return.store(true, Relaxed);
                 }
             }
             Err(_) => user_error!(
