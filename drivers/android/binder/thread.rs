@@ -394,7 +394,14 @@ impl Thread {
     /// Waits until there is something to read. Returns whether it may be work that is not for this thread alone.
     fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
         let mut inner = self.process.inner.lock();
-        let takes_any = self.takes_any_work(&mut inner);
+        let mut takes_any = self.takes_any_work(&mut inner);
+        // What a one-way call before asked for, or the thread itself, is not to last.
+        if takes_any && nice::current() != self.process.nice {
+            drop(inner);
+            nice::set(self.process.nice);
+            inner = self.process.inner.lock();
+            takes_any = self.takes_any_work(&mut inner);
+        }
         let mut result = Ok(());
         if !self.is_ready(&mut inner, takes_any) {
             self.state(&mut inner).looper |= LOOPER_WAITING;
@@ -404,7 +411,6 @@ impl Thread {
                     break;
                 }
                 if takes_any {
-                    nice::set(self.process.nice);
                     if let Ok(idle) = ListArc::try_from_arc(self.clone()) {
                         inner.idle.push_front(idle);
                     }

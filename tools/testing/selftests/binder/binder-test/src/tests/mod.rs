@@ -20,6 +20,7 @@ mod looper;
 mod mapping;
 mod module;
 mod nesting;
+mod nice;
 mod notify;
 mod object;
 mod oneway;
@@ -91,6 +92,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         info::TESTS,
         freeze::TESTS,
         secctx::TESTS,
+        nice::TESTS,
         counts::TESTS,
         binderfs::TESTS,
         faults::TESTS,
