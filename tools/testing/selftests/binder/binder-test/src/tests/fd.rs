@@ -40,6 +40,7 @@ tests! { Interface, "fd":
     call_never_read_closes_them,
     stays_open_when_the_buffer_goes,
     receiver_without_room_for_descriptors,
+    caller_without_room_for_a_replys_descriptors,
     device_itself_can_be_sent,
     closes_on_exec,
 }
@@ -226,6 +227,27 @@ fn receiver_without_room_for_descriptors(env: &Env) {
     // The caller hears of it, and the server of nothing.
     assert_eq!(got, []);
     pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
+    pair.check();
+    whole(&mut pair);
+}
+
+fn caller_without_room_for_a_replys_descriptors(env: &Env) {
+    let mut pair = pair(env);
+    let before = open_descriptors();
+    let (read, write) = nix::unistd::pipe().expect("pipe");
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()).with_flags(uapi::TF_ACCEPT_FDS));
+    let received = pair.server.expect_transaction();
+    pair.server.give_back(&received);
+    let mut reply = Parcel::from_object(&object::fd(write.as_raw_fd(), 0));
+    reply.object(&object::fd(read.as_raw_fd(), 0));
+    pair.server.answer(&reply);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    setrlimit(Resource::RLIMIT_NOFILE, 3, hard).expect("setrlimit");
+    let got = pair.client.drain();
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+    assert_eq!(got, [Return::TransactionComplete, Return::FailedReply]);
+    drop((read, write));
+    assert_eq!(open_descriptors(), before);
     pair.check();
     whole(&mut pair);
 }

@@ -30,6 +30,7 @@ tests! { Interface, "notify":
     answers_that_make_no_sense,
     request_on_the_manager,
     release_ends_the_notification,
+    weak_reference_is_enough,
     death_of_the_holder,
     told_to_a_waiting_thread,
     told_while_a_call_is_out,
@@ -280,6 +281,20 @@ fn release_ends_the_notification(env: &Env) {
     drop(doomed);
     assert_eq!(witness.wait(), Return::DeadBinder(1));
     scene.client.expect(&[]);
+}
+
+fn weak_reference_is_enough(env: &Env) {
+    let mut scene = Scene::new(env);
+    let told = scene.send(|commands, handle| {
+        commands.increfs(handle).release(handle).request_death(handle, COOKIE);
+    });
+    assert_eq!(told, []);
+    scene.doomed = None;
+    assert_eq!(scene.client.wait(), DEAD);
+    let told = scene.send(|commands, handle| {
+        commands.dead_binder_done(COOKIE).clear_death(handle, COOKIE).decrefs(handle);
+    });
+    assert_eq!(told, [CLEARED]);
 }
 
 fn death_of_the_holder(env: &Env) {
