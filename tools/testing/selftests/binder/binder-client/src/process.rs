@@ -43,7 +43,9 @@ impl Child {
             ForkResult::Parent { child } => Ok(Self { pid: child, status: None }),
             ForkResult::Child => {
                 let tied = prctl::set_pdeathsig(Signal::SIGKILL);
-                let status = if tied.is_err() || getppid() != parent { 125 } else { body() };
+                // 0 is a parent outside of the child's pid namespace.
+                let orphan = ![parent, Pid::from_raw(0)].contains(&getppid());
+                let status = if tied.is_err() || orphan { 125 } else { body() };
                 std::process::exit(status)
             }
         }

@@ -33,6 +33,8 @@ differences! {
     ParentAtZero = "parent-at-zero",
     /// Whether a process that is killed while it talks can leave a node behind.
     KilledNode = "killed-node",
+    /// Whose pid is meant by who freezes a process.
+    FreezeNamespace = "freeze-namespace",
     /// Whether the module can be unloaded.
     Unload = "unload",
     /// What can be renamed in binderfs.

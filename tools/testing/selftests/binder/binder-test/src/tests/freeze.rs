@@ -7,13 +7,18 @@ use binder_client::Commands;
 use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::object;
+use binder_client::process::Child;
 use binder_client::uapi;
 use binder_client::uapi::FreezeInfo;
 use binder_client::uapi::FrozenStateInfo;
 use binder_client::uapi::FrozenStatusInfo;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sched::unshare;
 
 use super::tests;
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Peer;
@@ -32,6 +37,7 @@ tests! { Interface, "freeze":
     notification_cleared,
     notification_requests_that_make_no_sense,
     frozen_process_that_dies,
+    a_pid_is_one_of_the_callers_namespace,
 }
 
 /// A server in a process of its own, which can be frozen, and a client here.
@@ -350,4 +356,41 @@ fn frozen_process_that_dies(env: &Env) {
     });
     assert_eq!(told, [Return::ClearFreezeNotificationDone(COOKIE)]);
     scene.registry.put(&mut scene.client, 9, object::binder(1, 1));
+}
+
+/// What `BINDER_FREEZE` and `BINDER_GET_FROZEN_INFO` say to a pid.
+fn thaw_and_ask(end: &End, pid: i32) -> [nix::Result<i32>; 2] {
+    let mut info = FreezeInfo { pid: pid as u32, enable: 0, timeout_ms: 0 };
+    let thawed = end.binder().ioctl(uapi::BINDER_FREEZE, &mut info);
+    let mut info = FrozenStatusInfo { pid: pid as u32, ..FrozenStatusInfo::default() };
+    [thawed, end.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info)]
+}
+
+fn a_pid_is_one_of_the_callers_namespace(env: &Env) {
+    let (known, unknown) = ([Ok(0); 2], [Err(Errno::EINVAL); 2]);
+    let inside = match env.driver(Difference::FreezeNamespace) {
+        Driver::Ours => known,
+        Driver::C => unknown,
+    };
+    let outside = End::open(env);
+    let peer = Peer::start(env, |env, line| {
+        unshare(CloneFlags::CLONE_NEWPID).expect("the test runs as root");
+        let mut contained = Child::spawn(|| {
+            assert_eq!(nix::unistd::getpid().as_raw(), 1);
+            let end = End::open(env).enter();
+            assert_eq!(thaw_and_ask(&end, 1), inside);
+            line.say(0).expect("the test is there");
+            let _ = line.hear();
+            0
+        })
+        .expect("fork");
+        line.say(contained.pid().as_raw() as u64).expect("the test is there");
+        assert!(matches!(contained.wait(), Ok(nix::sys::wait::WaitStatus::Exited(_, 0))));
+    });
+    let (first, second) = (peer.hear(), peer.hear());
+    assert_eq!(first.min(second), 0, "the process inside is there");
+    assert_eq!(thaw_and_ask(&outside, first.max(second) as i32), known);
+    assert_eq!(thaw_and_ask(&outside, 1), unknown);
+    peer.say(0);
+    peer.join();
 }
