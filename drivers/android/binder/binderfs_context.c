@@ -71,13 +71,6 @@ void binder_rs_context_error(struct fs_context *fc, const char *message)
 	errorfc(fc, "%s", message);
 }
 
-/* The ids of root in the user namespace that mounted what the inode is in. */
-void binder_rs_own_by_root(struct inode *inode)
-{
-	i_uid_write(inode, 0);
-	i_gid_write(inode, 0);
-}
-
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry)
 {
 	fsnotify_create(dir, dentry);

@@ -7,17 +7,16 @@
  * that uses it.
  */
 
-#include <linux/fs.h>
 #include <linux/list.h>
-#include <linux/list_lru.h>
 #include <linux/moduleparam.h>
-#include <linux/pseudo_fs.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
-#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 
 #include "helpers.h"
+
+/* What shrinker.rs has of its own, because it is hidden in a macro. */
+static_assert(SHRINKER_NUMA_AWARE == 4);
 
 /* The module! macro knows integer parameters only. */
 static char *devices = "binder,hwbinder,vndbinder";
@@ -27,11 +26,6 @@ MODULE_PARM_DESC(devices, "names of the device nodes, separated by commas; each 
 const char *binder_rs_devices(void)
 {
 	return devices;
-}
-
-int binder_rs_init_pseudo(struct fs_context *fc, unsigned long magic)
-{
-	return init_pseudo(fc, magic) ? 0 : -ENOMEM;
 }
 
 void binder_rs_set_current_state(unsigned int state)
@@ -49,19 +43,4 @@ bool binder_rs_ratelimit(void)
 	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, 4 * DEFAULT_RATELIMIT_BURST);
 
 	return __ratelimit(&state);
-}
-
-unsigned long binder_rs_list_lru_count(struct list_lru *lru)
-{
-	return list_lru_count(lru);
-}
-
-struct shrinker *binder_rs_new_shrinker(void)
-{
-	return shrinker_alloc(SHRINKER_NUMA_AWARE, "binder-rs");
-}
-
-unsigned long binder_rs_rlimit(unsigned int which)
-{
-	return rlimit(which);
 }

@@ -10,37 +10,25 @@ struct fs_context;
 struct fs_parameter;
 struct inode;
 struct list_head;
-struct list_lru;
-struct shrinker;
 struct super_block;
 
 const char *binder_rs_devices(void);
-int binder_rs_init_pseudo(struct fs_context *fc, unsigned long magic);
 void binder_rs_set_current_state(unsigned int state);
 void binder_rs_list_del_init(struct list_head *entry);
 bool binder_rs_ratelimit(void);
-unsigned long binder_rs_rlimit(unsigned int which);
-unsigned long binder_rs_list_lru_count(struct list_lru *lru);
-struct shrinker *binder_rs_new_shrinker(void);
 
 /* binderfs_context.c, for binderfs.rs */
 #define BINDER_RS_FS_MAGIC 0x6c6f6f70
 
-enum binder_rs_option {
-	BINDER_RS_OPTION_MAX = 1,
-	BINDER_RS_OPTION_STATS = 2,
-};
-
-enum binder_rs_stats {
-	BINDER_RS_STATS_GLOBAL = 1,
-};
+#define BINDER_RS_OPTION_MAX 1
+#define BINDER_RS_OPTION_STATS 2
+#define BINDER_RS_STATS_GLOBAL 1
 
 void binder_rs_context_init(struct fs_context *fc, void *options);
 void *binder_rs_context_options(struct fs_context *fc);
 struct super_block *binder_rs_context_super(struct fs_context *fc);
 int binder_rs_context_parse(struct fs_context *fc, struct fs_parameter *param, u32 *value);
 void binder_rs_context_error(struct fs_context *fc, const char *message);
-void binder_rs_own_by_root(struct inode *inode);
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry);
 
 /* binderfs.rs, for binderfs_context.c */

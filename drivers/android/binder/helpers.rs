@@ -14,7 +14,6 @@ use kernel::{
     ffi::{
         c_int,
         c_uint,
-        c_ulong,
         c_void, //
     },
     prelude::*,
@@ -25,10 +24,6 @@ extern "C" {
     fn binder_rs_set_current_state(state: c_uint);
     fn binder_rs_ratelimit() -> bool;
     fn binder_rs_list_del_init(entry: *mut bindings::list_head);
-    fn binder_rs_init_pseudo(fc: *mut bindings::fs_context, magic: c_ulong) -> c_int;
-    fn binder_rs_rlimit(which: c_uint) -> c_ulong;
-    fn binder_rs_new_shrinker() -> *mut bindings::shrinker;
-    fn binder_rs_list_lru_count(lru: *mut bindings::list_lru) -> c_ulong;
 }
 
 /// The module parameter `devices=`: names separated by commas.
@@ -61,42 +56,10 @@ pub(crate) unsafe fn list_del_init(entry: *mut bindings::list_head) {
     unsafe { binder_rs_list_del_init(entry) };
 }
 
-/// Prepares `fc` for a pseudo file system: one without a root that anybody could reach.
-///
-/// # Safety
-///
-/// To be called from `init_fs_context` with the context given there.
-pub(crate) unsafe fn init_pseudo(fc: *mut bindings::fs_context, magic: usize) -> c_int {
-    // SAFETY: By the caller's promise.
-    unsafe { binder_rs_init_pseudo(fc, magic) }
-}
-
-/// Allocates a shrinker that is called for each NUMA node; null if there is no memory.
-pub(crate) fn new_shrinker() -> *mut bindings::shrinker {
-    // SAFETY: The function has no requirements.
-    unsafe { binder_rs_new_shrinker() }
-}
-
-/// The number of entries of `lru`, on all NUMA nodes.
-///
-/// # Safety
-///
-/// `lru` must be initialised.
-pub(crate) unsafe fn list_lru_count(lru: *mut bindings::list_lru) -> usize {
-    // SAFETY: By the caller's promise.
-    unsafe { binder_rs_list_lru_count(lru) }
-}
-
 /// The error for what does not fit the protocol's state, which the kernel's crates have no name for.
 pub(crate) fn eproto() -> Error {
     // CAST: A small constant.
     Error::from_errno(-(bindings::EPROTO as c_int))
-}
-
-/// The current task's soft limit of the resource `which`.
-pub(crate) fn rlimit(which: u32) -> usize {
-    // SAFETY: The function has no requirements.
-    unsafe { binder_rs_rlimit(which) }
 }
 
 /// A number that nothing else has had for a long while, for logs. Never 0.

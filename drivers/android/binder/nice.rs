@@ -43,7 +43,13 @@ fn lowest_allowed(now: i32) -> i32 {
     if unsafe { bindings::capable(bindings::CAP_SYS_NICE as i32) } {
         return bindings::MIN_NICE;
     }
+    // SAFETY: The current task has the fields that it shares with its group's other threads for as long as it runs; the
+    // limit is a number that is changed with plain stores.
+    let limit = unsafe {
+        let limits = &raw const (*(*Task::current_raw()).signal).rlim;
+        (&raw const (*limits)[bindings::RLIMIT_NICE as usize].rlim_cur).read_volatile()
+    };
     // CAST: Limits that count nice levels are at most 40; others are clamped.
-    let limit = crate::helpers::rlimit(bindings::RLIMIT_NICE).min(40) as i32;
+    let limit = limit.min(40) as i32;
     (bindings::MAX_NICE as i32 + 1 - limit).min(now)
 }

@@ -26,7 +26,11 @@ use core::{
 use kernel::{
     bindings,
     error::from_err_ptr,
-    ffi::c_int,
+    ffi::{
+        c_int,
+        c_ulong,
+        c_void, //
+    },
     mm::virt::{
         VmaNew,
         VmaRef, //
@@ -39,8 +43,6 @@ use kernel::{
     prelude::*,
     types::Opaque, //
 };
-
-use crate::helpers;
 
 /// Answers `f_type` of the internal file system; nobody can see it. "binr" in ASCII.
 const MAGIC: usize = 0x6269_6e72;
@@ -56,12 +58,22 @@ unsafe impl Sync for FsType {}
 
 static FS_TYPE: FsType = FsType(Opaque::zeroed());
 
+// What is inside a `fs_context` is C's business.
+#[allow(improper_ctypes)]
+extern "C" {
+    /// `include/linux/pseudo_fs.h`, which the kernel's bindings leave out: null if there is no memory.
+    fn init_pseudo(fc: *mut bindings::fs_context, magic: c_ulong) -> *mut c_void;
+}
+
 /// # Safety
 ///
 /// To be called by the kernel, as `file_system_type.init_fs_context`.
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: Called by the kernel with a context that is being prepared.
-    unsafe { helpers::init_pseudo(fc, MAGIC) }
+    if unsafe { init_pseudo(fc, MAGIC) }.is_null() {
+        return ENOMEM.to_errno();
+    }
+    0
 }
 
 /// The mount of the internal file system: as long as it exists, [`AddressSpace`]s can be made.

@@ -22,6 +22,7 @@ use kernel::{
     bindings,
     ffi::{
         c_int,
+        c_uint,
         c_ulong,
         c_void, //
     },
@@ -33,7 +34,6 @@ use kernel::{
 };
 
 use crate::{
-    helpers,
     lru::LRU,
     page_range::{
         Isolation,
@@ -43,6 +43,9 @@ use crate::{
 
 /// Entries a scan looks at at most: so many that the largest mapping can go in one run.
 const BATCH: isize = 1024;
+
+/// The flag for a shrinker that is called for each NUMA node; `helpers.c` compares it with the kernel's.
+const SHRINKER_NUMA_AWARE: c_uint = 4;
 
 /// Pages freed by reclaim since the module was loaded.
 static RECLAIMED: Atomic<u64> = Atomic::new(0);
@@ -88,7 +91,10 @@ impl Registration {
     ///
     /// Only one registration may exist at a time. While it does not exist, there must be no page ranges.
     pub(crate) unsafe fn new() -> Result<Self> {
-        let shrinker = NonNull::new(helpers::new_shrinker()).ok_or(ENOMEM)?;
+        // SAFETY: The name is a string without anything to be filled in.
+        let shrinker =
+            unsafe { bindings::shrinker_alloc(SHRINKER_NUMA_AWARE, c"binder-rs".as_char_ptr()) };
+        let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
         // SAFETY: By the caller's promise the list is not in use.
         if let Err(e) = unsafe { LRU.init(shrinker.as_ptr()) } {
             // SAFETY: The shrinker was allocated above and never registered.

@@ -49,7 +49,6 @@ const INVALID_ID: u32 = u32::MAX;
 
 #[allow(improper_ctypes)]
 extern "C" {
-    fn binder_rs_own_by_root(inode: *mut bindings::inode);
     fn binder_rs_notify_created(dir: *mut bindings::inode, dentry: *mut bindings::dentry);
 }
 
@@ -247,11 +246,13 @@ impl<'a> NewInode<'a> {
             (*inode).i_ino = ino;
             // CAST: The type and permissions of a file are 16 bits.
             (*inode).i_mode = mode as bindings::umode_t;
-            binder_rs_own_by_root(inode);
-            // Where the user namespace has no root, the initial one's is the owner.
-            let (uid, gid) = (&mut (*inode).i_uid.val, &mut (*inode).i_gid.val);
-            *uid = if *uid == INVALID_ID { 0 } else { *uid };
-            *gid = if *gid == INVALID_ID { 0 } else { *gid };
+            // Root of the user namespace that mounted this is the owner; where that has none, the initial one's is.
+            let ns = (*sb.0.get()).s_user_ns;
+            let (mut uid, mut gid) = (bindings::make_kuid(ns, 0), bindings::make_kgid(ns, 0));
+            uid.val = if uid.val == INVALID_ID { 0 } else { uid.val };
+            gid.val = if gid.val == INVALID_ID { 0 } else { gid.val };
+            (*inode).i_uid = uid;
+            (*inode).i_gid = gid;
             bindings::simple_inode_init_ts(inode);
         }
         // INVARIANT: New, and ours.
