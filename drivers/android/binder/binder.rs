@@ -21,6 +21,8 @@ mod fd;
 
 mod nice;
 
+mod trace;
+
 mod range_alloc;
 
 mod stats;

@@ -52,7 +52,8 @@ use crate::{
         Reserved,
         Spare, //
     },
-    stats::CountedBuffer, //
+    stats::CountedBuffer,
+    trace, //
 };
 
 /// What a buffer is wanted for.
@@ -146,19 +147,26 @@ impl Process {
         if !self.pages.is_mapped() {
             return Err(NoBuffer::NotMapped);
         }
-        let reserved = self.reserve_range(&Request {
-            size,
-            oneway: wanted.oneway,
-            pid: wanted.pid,
-            id: wanted.id,
-        })?;
+        let failed = |e| {
+            trace::buffer_alloc_failed(self.pid, wanted.id, 0, size);
+            e
+        };
+        let reserved = self
+            .reserve_range(&Request {
+                size,
+                oneway: wanted.oneway,
+                pid: wanted.pid,
+                id: wanted.id,
+            })
+            .map_err(failed)?;
         let pages = match PageRange::acquire(&self.pages, reserved.offset, reserved.size) {
             Ok(pages) => pages,
             Err(_) => {
                 self.free_range(reserved.offset);
-                return Err(NoBuffer::NoMemory);
+                return Err(failed(NoBuffer::NoMemory));
             }
         };
+        trace::buffer_alloc(self.pid, wanted.id, reserved.offset, reserved.size);
         // CAST: The range is inside a mapping of at most `MAX_SIZE` bytes, and so are its parts.
         let buffer = Buffer {
             process: self.clone(),
@@ -182,7 +190,21 @@ impl Process {
 
     /// Gives a range back to be reserved again. It cannot fail: whoever calls this has reserved it.
     fn free_range(&self, offset: usize) {
-        let _ = self.buffers.lock().free(offset);
+        let mut buffers = self.buffers.lock();
+        if trace::wants_buffer_free() {
+            self.trace_free(&buffers, offset);
+        }
+        let _ = buffers.free(offset);
+    }
+
+    /// Says that a range is about to be given back, before anybody else can have it.
+    #[cold]
+    fn trace_free(&self, buffers: &RangeAllocator<Held>, offset: usize) {
+        if let Some(live) = buffers.at_or_above(offset) {
+            if live.offset == offset {
+                trace::buffer_free(self.pid, live.id, offset, live.size);
+            }
+        }
     }
 
     /// `BC_FREE_BUFFER`: takes the buffer at `address` back from user space.

@@ -80,7 +80,7 @@ impl Endpoint {
     /// To be called from `file_operations.open` of `file`, whose operations are [`operations`]. If it succeeds, so
     /// must `open`.
     pub(crate) unsafe fn open(&self, file: *mut bindings::file) -> Result<i32> {
-        let pages = OwnedPageRange::new(&self.mount)?;
+        let pages = OwnedPageRange::new(&self.mount, current!().group_leader().pid())?;
         // SAFETY: A file has credentials from the start to its end.
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;

@@ -47,6 +47,7 @@ use crate::{
     },
     nice, object,
     stats::CountedTransaction,
+    trace,
     transaction_log::{
         Kind,
         Record,
@@ -132,6 +133,20 @@ impl Recorded {
             to: (0, 0),
             node: 0,
         }
+    }
+
+    /// The transaction is about to be handed to its receiver.
+    #[inline]
+    pub(crate) fn traced(&self, message: &Message) {
+        trace::transaction(
+            self.id,
+            self.node,
+            self.to.0,
+            self.to.1,
+            self.kind == Kind::Reply,
+            message.data.code,
+            message.data.flags,
+        );
     }
 
     /// Logs what became of the transaction with which `thread` sent `message`.

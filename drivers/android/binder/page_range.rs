@@ -73,7 +73,8 @@ use crate::{
         AddressSpace,
         Backing, //
     },
-    stats::CountedPage, //
+    stats::CountedPage,
+    trace, //
 };
 
 mod page_use;
@@ -103,6 +104,8 @@ pub(crate) const MAX_SIZE: usize = 4 << 20;
 #[pin_data(PinnedDrop)]
 pub(crate) struct PageRange {
     space: AddressSpace,
+    /// The process whose mapping it is, for traces.
+    pid: i32,
     #[pin]
     lock: SpinLock<Guarded>,
     chunks: [Atomic<*mut Chunk>; MAX_CHUNKS],
@@ -247,8 +250,8 @@ impl PageRange {
                 let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
                 if surplus.is_none() {
                     slots.guard.came();
-                }
-                if surplus.is_some() {
+                    trace::page_alloc(this.pid, index, 1);
+                } else {
                     drop(slots);
                     drop(surplus);
                     slots = this.lock();
@@ -278,7 +281,10 @@ impl PageRange {
                 continue;
             }
             match (slot.flags.place, dead) {
-                (Place::Off, false) => slot.list(),
+                (Place::Off, false) => {
+                    slot.list();
+                    trace::lru_add(self.pid, index, 1);
+                }
                 // A dead range has no mapping left.
                 (Place::Off, true) => drop(slot.take_page()),
                 (Place::Isolated, true) => slot.flags.reclaiming = true,
@@ -303,6 +309,7 @@ impl PageRange {
                         slot.flags.place = Place::Off;
                         // SAFETY: By the type invariant the entry is on the LRU.
                         unsafe { LRU.del(slot.links()) };
+                        trace::lru_del(self.pid, i, 1);
                         drop(slot.take_page());
                     }
                     Place::Off => drop(slot.take_page()),
@@ -328,9 +335,10 @@ impl PageRange {
         // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it, and by
         // the invariant of `Slot` its range is not past the point in `shut_down` where the slot is taken off. So chunk
         // and range are valid.
-        let (slot, owner) = unsafe {
+        let (slot, owner, index) = unsafe {
             let slot = Slot::from_links(item);
-            (&*slot, &*Slot::position(slot).0)
+            let (owner, index) = Slot::position(slot);
+            (&*slot, &*owner, index)
         };
         // The other side takes these two locks in the other order.
         let Some(guard) = owner.lock.try_lock() else {
@@ -342,6 +350,7 @@ impl PageRange {
         };
         // SAFETY: `owner` is the slot's owner, and its lock is held.
         let slot = unsafe { slots.slot_mut(slot) };
+        trace::lru_del(owner.pid, index, 1);
         if *slot.users != 0 {
             slot.flags.place = Place::Off;
             // SAFETY: The item is on `list`, whose lock the walk holds.
@@ -391,6 +400,7 @@ impl PageRange {
             (&*owner, first)
         };
         owner.space.zap(owner.pgoff.load(Relaxed) + first, run);
+        trace::zap(owner.pid, first, run);
 
         let mut freed = 0;
         let mut index = first;
@@ -418,6 +428,7 @@ impl PageRange {
                         freed += usize::from(place.is_some());
                     } else if *slot.users == 0 && !dead {
                         slot.list();
+                        trace::lru_add(owner.pid, index, 1);
                     }
                 }
                 index += 1;
@@ -425,6 +436,7 @@ impl PageRange {
             slots.guard.went(pages.iter().flatten().count());
             drop(slots);
         }
+        trace::reclaim(owner.pid, first, freed);
         for _ in 0..run {
             // SAFETY: Each isolated slot owned a reference, which is taken up here; the last one may be the last of
             // all, and `owner` is not used after that.
@@ -499,12 +511,13 @@ impl PinnedDrop for PageRange {
 pub(crate) struct OwnedPageRange(Arc<PageRange>);
 
 impl OwnedPageRange {
-    /// Makes a range without a mapping.
-    pub(crate) fn new(mount: &rmap::Mount) -> Result<Self> {
+    /// Makes a range without a mapping, for the process `pid`.
+    pub(crate) fn new(mount: &rmap::Mount, pid: i32) -> Result<Self> {
         let space = AddressSpace::new(mount)?;
         Ok(Self(Arc::pin_init(
             pin_init!(PageRange {
                 space,
+                pid,
                 lock <- new_spinlock!(
                     Guarded {
                         dead: false,
@@ -601,6 +614,10 @@ impl Backing for PageRange {
             index,
             page,
         })
+    }
+
+    fn page_mapped(&self, pgoff: usize) {
+        trace::page_map(self.pid, pgoff.wrapping_sub(self.pgoff.load(Relaxed)), 1);
     }
 
     fn vma_opened(&self) {

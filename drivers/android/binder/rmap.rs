@@ -193,6 +193,9 @@ pub(crate) trait Backing: Sync + Sized + 'static {
     /// Lends the page at `pgoff` (in pages, from the start of the file), if there is one to be seen.
     fn lend(&self, pgoff: usize) -> Option<Self::Lent<'_>>;
 
+    /// A page table has just got an entry for the page at `pgoff` that it had not before.
+    fn page_mapped(&self, pgoff: usize);
+
     /// A VMA of this backing came into being by a split, or the mapping moved.
     fn vma_opened(&self);
 
@@ -272,6 +275,9 @@ impl<B: Backing> VmOps<B> {
         // SAFETY: A fault runs under the mmap or VMA lock, `map` set `VM_MIXEDMAP`, the page is of order 0, and it
         // stays where it is as long as it is lent.
         let ret = unsafe { bindings::vm_insert_page(vma, address & PAGE_MASK, page.as_ptr()) };
+        if ret == 0 {
+            backing.page_mapped(pgoff);
+        }
         // An entry that is there already is for the same page: a page does not leave its offset before it was zapped,
         // and is not zapped for good while it is lent.
         if ret == 0 || ret == EBUSY.to_errno() {
@@ -344,7 +350,10 @@ pub(crate) fn with_inserter<B: Backing>(
             .as_mixedmap_vma()
             .map(|vma| vma.vm_insert_page(address, page))
         {
-            Some(Ok(())) => true,
+            Some(Ok(())) => {
+                backing.page_mapped(pgoff);
+                true
+            }
             Some(Err(e)) => e == EBUSY,
             None => false,
         }

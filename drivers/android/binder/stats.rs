@@ -15,6 +15,8 @@ use core::sync::atomic::{
 
 use kernel::uapi::binder_driver_return_protocol_BR_NOOP as BR_NOOP;
 
+use crate::trace;
+
 /// What is counted while it exists. The first ones have the order in which the C driver lists them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Object {
@@ -193,6 +195,7 @@ impl Traffic {
         if let Some(counter) = self.commands.get(number(code)) {
             counter.fetch_add(1, Relaxed);
         }
+        trace::command(code);
     }
 
     /// The return `code` was handed out. `BR_NOOP`, with which every read begins, is not counted.
@@ -204,6 +207,7 @@ impl Traffic {
         if let Some(counter) = self.returns.get(number(code)) {
             counter.fetch_add(1, Relaxed);
         }
+        trace::returned(code);
     }
 
     /// Adds to this what was counted in `other`.

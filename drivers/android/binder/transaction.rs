@@ -67,6 +67,7 @@ use crate::{
         Outgoing,
         Recorded, //
     },
+    trace,
     transaction_log::Kind,
     work::{
         remove_from,
@@ -235,13 +236,17 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
         accepts_fds: node.0.flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
     };
     if data.flags & TF_ONE_WAY != 0 {
-        call_oneway(&outgoing, node)
+        call_oneway(&outgoing, node, record)
     } else {
         call_and_wait(&outgoing, node, record)
     }
 }
 
-fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure> {
+fn call_oneway(
+    outgoing: &Outgoing<'_>,
+    node: StrongNode,
+    record: &Recorded,
+) -> Result<(), Failure> {
     let thread = outgoing.thread;
     let node_ref = node.0.clone();
     let (buffer, suspect) = outgoing.fill(Some(node), true)?;
@@ -250,6 +255,7 @@ fn call_oneway(outgoing: &Outgoing<'_>, node: StrongNode) -> Result<(), Failure>
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
+    record.traced(outgoing.message);
 
     let target = &outgoing.target;
     let mut inner = target.inner.lock();
@@ -348,6 +354,7 @@ fn call_and_wait(
         .map_err(|e| failed(e, "out of memory"))?;
     let complete_arc = complete.clone_arc();
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
+    record.traced(outgoing.message);
 
     // First this side: the reply may come at once. That the call was taken will be read together with the reply.
     let mut inner = thread.process.inner.lock();
@@ -432,7 +439,7 @@ fn try_reply(
         target: caller.process.clone(),
         accepts_fds: call.flags & TF_ACCEPT_FDS != 0,
     };
-    match reply_to(&outgoing, &call, &caller) {
+    match reply_to(&outgoing, &call, &caller, record) {
         Ok(()) => Ok(()),
         Err((failure, tell)) => Err((failure, tell.then_some(call))),
     }
@@ -442,6 +449,7 @@ fn reply_to(
     outgoing: &Outgoing<'_>,
     call: &TransactionRef,
     caller: &Arc<Thread>,
+    record: &Recorded,
 ) -> Result<(), (Failure, bool)> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
@@ -467,6 +475,7 @@ fn reply_to(
     let work = transaction
         .to_queue()
         .ok_or(tell(failed(EINVAL, "queued")))?;
+    record.traced(outgoing.message);
 
     let mut inner = target.inner.lock();
     if inner.dead || !is_top(&mut inner) {
@@ -626,6 +635,15 @@ impl Work for Transaction {
             return Err(e);
         }
         descriptors.install();
+        trace::transaction_received(
+            self.debug_id,
+            buffer.node().map_or(0, |node| node.debug_id),
+            thread.process.pid,
+            thread.id,
+            is_reply,
+            self.code,
+            self.flags,
+        );
         buffer.deliver();
         Ok(Delivered::Last)
     }
