@@ -227,6 +227,8 @@ return_struct! {
 /// What requests and clears a notification. Not aligned in the command buffer.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
+// It comes from user space; nobody makes one here.
+#[allow(dead_code)]
 pub(crate) struct HandleCookie {
     /// Whose node.
     pub(crate) handle: u32,

@@ -108,6 +108,9 @@ unsafe fn print(
     0
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as the show function of a file that [`open`] opened.
 unsafe extern "C" fn show(seq: *mut bindings::seq_file, _: *mut c_void) -> c_int {
     // SAFETY: `open` below left a pointer to a `LogFile` there.
     let file = unsafe { &*(*seq).private.cast::<LogFile>() };
@@ -115,6 +118,9 @@ unsafe extern "C" fn show(seq: *mut bindings::seq_file, _: *mut c_void) -> c_int
     unsafe { print(seq, file.show) }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as the show function of a file that [`open_pid`] opened.
 unsafe extern "C" fn show_pid(seq: *mut bindings::seq_file, _: *mut c_void) -> c_int {
     // SAFETY: The `seq_file` is valid.
     // CAST: `open_pid` left a pid there.
@@ -123,11 +129,17 @@ unsafe extern "C" fn show_pid(seq: *mut bindings::seq_file, _: *mut c_void) -> c
     unsafe { print(seq, |out| logs::process_state(out, pid)) }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.open` of what [`operations`] returns.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Both are as the kernel gave them to `open`; the inode has what `operations` asks for.
     unsafe { bindings::single_open(file, Some(show), (*inode).i_private) }
 }
 
+/// # Safety
+///
+/// To be called by the kernel, as `file_operations.open` of what [`pid_operations`] returns.
 unsafe extern "C" fn open_pid(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: As in `open`, with what `pid_operations` asks for.
     unsafe { bindings::single_open(file, Some(show_pid), (*inode).i_private) }
@@ -299,9 +311,8 @@ impl Drop for Directory {
 /// Whether there is something of this name at the top of debugfs.
 fn is_taken(name: &CStr) -> bool {
     // SAFETY: The name ends in NUL; no parent means the top.
-    let found =
-        from_err_ptr(unsafe { bindings::debugfs_lookup(name.as_char_ptr(), ptr::null_mut()) });
-    match found {
+    let found = unsafe { bindings::debugfs_lookup(name.as_char_ptr(), ptr::null_mut()) };
+    match from_err_ptr(found) {
         Ok(dentry) if !dentry.is_null() => {
             // SAFETY: The lookup returned a reference.
             unsafe { bindings::dput(dentry) };
