@@ -100,6 +100,21 @@ impl Super {
         unsafe { State::get() }
     }
 
+    /// The ids that root of the user namespace that mounted this has in the initial one.
+    fn root_ids(&self) -> (u32, u32) {
+        #[cfg(CONFIG_USER_NS)]
+        // SAFETY: The super block holds the user namespace; the field is not written after it was made.
+        unsafe {
+            let ns = (*self.0.get()).s_user_ns;
+            (
+                bindings::make_kuid(ns, 0).val,
+                bindings::make_kgid(ns, 0).val,
+            )
+        }
+        #[cfg(not(CONFIG_USER_NS))]
+        (0, 0)
+    }
+
     /// Makes the root.
     ///
     /// # Errors
@@ -246,13 +261,10 @@ impl<'a> NewInode<'a> {
             (*inode).i_ino = ino;
             // CAST: The type and permissions of a file are 16 bits.
             (*inode).i_mode = mode as bindings::umode_t;
-            // Root of the user namespace that mounted this is the owner; where that has none, the initial one's is.
-            let ns = (*sb.0.get()).s_user_ns;
-            let (mut uid, mut gid) = (bindings::make_kuid(ns, 0), bindings::make_kgid(ns, 0));
-            uid.val = if uid.val == INVALID_ID { 0 } else { uid.val };
-            gid.val = if gid.val == INVALID_ID { 0 } else { gid.val };
-            (*inode).i_uid = uid;
-            (*inode).i_gid = gid;
+            let (uid, gid) = sb.root_ids();
+            // Where the user namespace has no root, the initial one's is the owner.
+            (*inode).i_uid.val = if uid == INVALID_ID { 0 } else { uid };
+            (*inode).i_gid.val = if gid == INVALID_ID { 0 } else { gid };
             bindings::simple_inode_init_ts(inode);
         }
         // INVARIANT: New, and ours.
