@@ -6,7 +6,6 @@
 use kernel::{
     new_mutex,
     prelude::*,
-    security,
     str::CString,
     sync::{
         atomic::{
@@ -19,6 +18,7 @@ use kernel::{
 };
 
 use crate::{
+    lsm,
     model::{
         Context,
         Manager,
@@ -76,7 +76,7 @@ impl Context {
         if manager.node.is_some() {
             return Err(EBUSY);
         }
-        security::binder_set_context_mgr(&process.cred)?;
+        lsm::may_become_manager(&process.cred)?;
         let euid = Kuid::current_euid();
         match manager.uid {
             Some(uid) if uid != euid => return Err(EPERM),

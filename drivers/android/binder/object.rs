@@ -16,7 +16,6 @@
 
 use kernel::{
     prelude::*,
-    security,
     sync::Arc,
     transmute::{
         AsBytes,
@@ -44,6 +43,7 @@ use crate::{
         BINDER_TYPE_WEAK_HANDLE, //
     },
     fd,
+    lsm,
     model::{
         Buffer,
         NodeRef,
@@ -328,7 +328,7 @@ impl<'a> Filler<'a> {
         }
         let file = fd::get(number).map_err(|e| (e, "no such file descriptor"))?;
         let (sender, receiver) = (&self.thread.process, &self.buffer.process);
-        security::binder_transfer_file(&sender.cred, &receiver.cred, &file)
+        lsm::may_give_file(&sender.cred, &receiver.cred, &file)
             .map_err(|_| (EPERM, "security module objects to a file"))?;
         self.buffer
             .add_file(SentFile { at, file, in_array })
@@ -465,6 +465,6 @@ impl<'a> Filler<'a> {
 }
 
 fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), Refused> {
-    security::binder_transfer_binder(&sender.cred, &receiver.cred)
+    lsm::may_give_node(&sender.cred, &receiver.cred)
         .map_err(|_| (EPERM, "security module objects to a node or handle"))
 }

@@ -9,7 +9,6 @@
 
 use kernel::{
     prelude::*,
-    security,
     sync::{
         atomic::Relaxed,
         Arc, //
@@ -41,6 +40,7 @@ use crate::{
         eproto,
         user_error, //
     },
+    lsm,
     model::{
         Buffer,
         Delivered,
@@ -225,7 +225,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
-    security::binder_transaction(&process.cred, &target.cred)
+    lsm::may_call(&process.cred, &target.cred)
         .map_err(|_| failed(EPERM, "security module objects"))?;
 
     let outgoing = Outgoing {
