@@ -17,6 +17,7 @@ mod freeze;
 mod info;
 mod ioctl;
 mod looper;
+mod lsm;
 mod mapping;
 mod module;
 mod nesting;
@@ -92,6 +93,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         info::TESTS,
         freeze::TESTS,
         secctx::TESTS,
+        lsm::TESTS,
         nice::TESTS,
         counts::TESTS,
         binderfs::TESTS,
