@@ -79,17 +79,21 @@ use crate::{
 
 mod page_use;
 mod slot;
+mod state;
 
 pub(crate) use self::page_use::PageUse;
 use self::slot::{
     Chunk,
     Guarded,
     OwnPage,
-    Place,
     Slot,
     Slots,
     CHUNK_SLOTS,
     MAX_CHUNKS, //
+};
+use self::state::{
+    Next,
+    Place, //
 };
 
 /// The most of a mapping that is used, in bytes.
@@ -258,9 +262,8 @@ impl PageRange {
                 }
                 continue;
             }
-            // INVARIANT: Users come, so nobody reclaims: the shrinker will see it.
-            slot.flags.reclaiming = false;
-            *slot.users += 1;
+            // INVARIANT: Users come, so `reclaiming` goes.
+            slot.flags.begin_use(slot.users);
             held.all_mapped &= slot.flags.mapped;
             held.end += 1;
         }
@@ -276,19 +279,13 @@ impl PageRange {
             let Some(mut slot) = slots.get(index) else {
                 continue;
             };
-            *slot.users = slot.users.saturating_sub(1);
-            if *slot.users != 0 {
-                continue;
-            }
-            match (slot.flags.place, dead) {
-                (Place::Off, false) => {
+            match slot.flags.end_use(slot.users, dead) {
+                Next::Keep => {}
+                Next::List => {
                     slot.list();
                     trace::lru_add(self.pid, index, 1);
                 }
-                // A dead range has no mapping left.
-                (Place::Off, true) => drop(slot.take_page()),
-                (Place::Isolated, true) => slot.flags.reclaiming = true,
-                _ => {}
+                Next::Free => drop(slot.take_page()),
             }
         }
     }
@@ -304,17 +301,14 @@ impl PageRange {
             let mut slots = self.lock();
             for i in index..end {
                 let Some(mut slot) = slots.get(i) else { break };
-                match slot.flags.place {
-                    Place::Listed => {
-                        slot.flags.place = Place::Off;
-                        // SAFETY: By the type invariant the entry is on the LRU.
-                        unsafe { LRU.del(slot.links()) };
-                        trace::lru_del(self.pid, i, 1);
-                        drop(slot.take_page());
-                    }
-                    Place::Off => drop(slot.take_page()),
-                    // The shrinker that has it frees it.
-                    Place::Isolated => slot.flags.reclaiming = *slot.users == 0,
+                if slot.flags.place == Place::Listed {
+                    // SAFETY: By the type invariant the entry is on the LRU.
+                    unsafe { LRU.del(slot.links()) };
+                    trace::lru_del(self.pid, i, 1);
+                }
+                // Nothing of a dead range is listed.
+                if slot.flags.shut_down(*slot.users) == Next::Free {
+                    drop(slot.take_page());
                 }
             }
             index = end;
@@ -351,14 +345,11 @@ impl PageRange {
         // SAFETY: `owner` is the slot's owner, and its lock is held.
         let slot = unsafe { slots.slot_mut(slot) };
         trace::lru_del(owner.pid, index, 1);
-        if *slot.users != 0 {
-            slot.flags.place = Place::Off;
+        if !slot.flags.isolate(*slot.users) {
             // SAFETY: The item is on `list`, whose lock the walk holds.
             unsafe { bindings::list_lru_isolate(list, item) };
             return Isolation::InUse;
         }
-        slot.flags.place = Place::Isolated;
-        slot.flags.reclaiming = true;
         // SAFETY: As above; the target list is the caller's own.
         unsafe { bindings::list_lru_isolate_move(list, item, isolated) };
         // SAFETY: The slot was `Listed`, so the range is not `dead` (the lock that guards this is held), so by the
@@ -417,18 +408,16 @@ impl PageRange {
                 if let Some(mut slot) = slots.get(index) {
                     // SAFETY: The entry is on the caller's list.
                     unsafe { list_del_init(slot.links()) };
-                    slot.flags.place = Place::Off;
-                    // A user who came meanwhile may have mapped the page before the zap.
-                    slot.flags.mapped = false;
-                    if slot.flags.reclaiming {
-                        // Nobody used the page since it was isolated, and only pages in use are mapped: what the zap
-                        // removed has not come back.
-                        slot.flags.reclaiming = false;
-                        *place = slot.take_page();
-                        freed += usize::from(place.is_some());
-                    } else if *slot.users == 0 && !dead {
-                        slot.list();
-                        trace::lru_add(owner.pid, index, 1);
+                    match slot.flags.zapped(*slot.users, dead) {
+                        Next::Keep => {}
+                        Next::List => {
+                            slot.list();
+                            trace::lru_add(owner.pid, index, 1);
+                        }
+                        Next::Free => {
+                            *place = slot.take_page();
+                            freed += usize::from(place.is_some());
+                        }
                     }
                 }
                 index += 1;

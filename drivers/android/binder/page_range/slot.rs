@@ -26,6 +26,10 @@ use kernel::{
 };
 
 use super::{
+    state::{
+        Flags,
+        Place, //
+    },
     PageRange,
     MAX_SIZE, //
 };
@@ -37,26 +41,6 @@ use crate::{
 /// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.
 pub(super) const CHUNK_SLOTS: usize = 32;
 pub(super) const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
-
-/// Where a slot's list entry is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// On no list.
-    Off,
-    /// On the LRU.
-    Listed,
-    /// On the private list of a shrinker that is about to zap the page.
-    Isolated,
-}
-
-/// What there is to know of a slot besides its page and users.
-pub(super) struct Flags {
-    pub(super) place: Place,
-    /// Meaningful while `Isolated`: nobody wanted the page since it was isolated.
-    pub(super) reclaiming: bool,
-    /// The page was mapped and not zapped by us since. A hint that saves work: others unmap as they please.
-    pub(super) mapped: bool,
-}
 
 /// A page that is counted as long as it is behind a mapping.
 pub(super) struct OwnPage {
@@ -120,11 +104,7 @@ impl Chunk {
                 (*links).prev = links;
                 (&raw mut (*slot).page).write(UnsafeCell::new(None));
                 (&raw mut (*slot).users).write(UnsafeCell::new(0));
-                (&raw mut (*slot).flags).write(UnsafeCell::new(Flags {
-                    place: Place::Off,
-                    reclaiming: false,
-                    mapped: false,
-                }));
+                (&raw mut (*slot).flags).write(UnsafeCell::new(Flags::FRESH));
                 // CAST: Less than `CHUNK_SLOTS`.
                 (&raw mut (*slot).index_in_chunk).write(i as u8);
             }
