@@ -55,8 +55,17 @@ use crate::{
     node::count_local, //
 };
 
-/// Objects begin at multiples of this.
-const OBJECT_ALIGN: usize = 4;
+mod fixups;
+
+use self::fixups::{
+    array_size,
+    gap,
+    invalid,
+    number,
+    Fixups,
+    Pointer,
+    Room, //
+};
 
 /// Why a transaction's data could not be taken over: an error, and words for the log.
 pub(crate) type Refused = (Error, &'static str);
@@ -67,41 +76,9 @@ pub(crate) struct Filler<'a> {
     buffer: &'a mut Buffer,
     /// The receiver takes files.
     accepts_fds: bool,
-    /// Where in the buffer the next buffer that an object points to goes, and where there is no more room for them.
-    next_extra: usize,
-    end_extra: usize,
-    /// The buffers that came so far, by ascending object number.
-    pointers: KVec<Pointer>,
-    last_fixup: Option<Fixup>,
-}
-
-/// A buffer that an object pointed to.
-struct Pointer {
-    /// The object's number.
-    object: usize,
-    /// Where in the transaction's buffer it is.
-    at: usize,
-    length: usize,
-    /// Where the sender has it.
-    source: u64,
-    /// The object number of its parent, and where it was fixed up in that.
-    parent: Option<(usize, usize)>,
-}
-
-/// Up to where a buffer was fixed up.
-#[derive(Clone, Copy)]
-struct Fixup {
-    object: usize,
-    /// The next fix-up in it must not be below this.
-    from: usize,
-}
-
-fn invalid<T>(reason: &'static str) -> Result<T, Refused> {
-    Err((EINVAL, reason))
-}
-
-fn number(value: u64, reason: &'static str) -> Result<usize, Refused> {
-    usize::try_from(value).map_err(|_| (EINVAL, reason))
+    /// Where in the buffer those go that objects point to.
+    room: Room,
+    fixups: Fixups,
 }
 
 impl<'a> Filler<'a> {
@@ -116,10 +93,8 @@ impl<'a> Filler<'a> {
             thread,
             buffer,
             accepts_fds,
-            next_extra: extra.start,
-            end_extra: extra.end,
-            pointers: KVec::new(),
-            last_fixup: None,
+            room: Room::new(extra),
+            fixups: Fixups::new(),
         }
     }
 
@@ -147,16 +122,7 @@ impl<'a> Filler<'a> {
                 .map_err(|e| (e, "offsets cannot be written"))?;
 
             let offset = number(value, "offset beyond the data")?;
-            if offset % OBJECT_ALIGN != 0 {
-                return invalid("offset is not a multiple of 4");
-            }
-            if offset > data_size {
-                return invalid("offset beyond the data");
-            }
-            let gap = offset
-                .checked_sub(done)
-                .ok_or((EFAULT, "objects overlap or are out of order"))?;
-            self.copy_data(data, done, gap)?;
+            self.copy_data(data, done, gap(done, offset, data_size)?)?;
             let rest = UserSlice::new(data.wrapping_byte_add(offset), data_size - offset);
             done = offset + self.object(object, offset, rest.reader())?;
             object += 1;
@@ -335,100 +301,34 @@ impl<'a> Filler<'a> {
             .map_err(|e| (e, "out of memory"))
     }
 
-    fn find(&self, object: usize) -> Option<&Pointer> {
-        let index = self
-            .pointers
-            .binary_search_by_key(&object, |pointer| pointer.object)
-            .ok()?;
-        self.pointers.get(index)
-    }
-
-    /// Whether the buffer of `parent` may be changed at `offset`: see the head of this file.
-    fn may_fix_up(&self, parent: usize, offset: usize) -> bool {
-        let mut last = self.last_fixup;
-        while let Some(fixup) = last {
-            if fixup.object == parent {
-                return offset >= fixup.from;
-            }
-            last = self
-                .find(fixup.object)
-                .and_then(|pointer| pointer.parent)
-                .map(|(object, at)| Fixup {
-                    object,
-                    from: at.saturating_add(size_of::<u64>()),
-                });
-        }
-        false
-    }
-
-    /// The buffer of object number `parent`, of which `len` bytes at `offset` are to be changed: where those are in the
-    /// transaction's buffer, and where the sender has them.
-    fn place_in_parent(
-        &self,
-        parent: usize,
-        offset: usize,
-        len: usize,
-    ) -> Result<(usize, u64), Refused> {
-        let Some(pointer) = self.find(parent) else {
-            return invalid("parent is no buffer that came before");
-        };
-        if !self.may_fix_up(parent, offset) {
-            return invalid("fix-ups are out of order");
-        }
-        // Where nothing is changed, it may be anywhere.
-        if len == 0 {
-            return Ok((0, 0));
-        }
-        if offset
-            .checked_add(len)
-            .is_none_or(|end| end > pointer.length)
-        {
-            return invalid("fix-up beyond its parent");
-        }
-        Ok((
-            pointer.at + offset,
-            pointer.source.wrapping_add(offset as u64),
-        ))
-    }
-
     /// Copies the buffer that an object points to.
     fn pointer(&mut self, object: usize, from: &BufferObject) -> Result<BufferObject, Refused> {
         let length = number(from.length, "buffer too large")?;
-        let at = self.next_extra;
-        let room = self.end_extra.saturating_sub(at);
-        if length > room {
-            return invalid("buffer too large");
-        }
+        let at = self.room.take(length)?;
         // CAST: An address in user space; the driver runs on 64-bit kernels only.
         let source = UserPtr::from_addr(from.buffer as usize);
         self.buffer
             .copy_from_user(at, source, length)
             .map_err(|e| (e, "buffer cannot be read"))?;
-        // The whole is a multiple of 8, so that what is rounded up fits if what is not does.
-        self.next_extra = at + length.next_multiple_of(8).min(room);
 
         let address = self.buffer.address().map_err(|e| (e, "no buffer"))? + at;
         let mut parent = None;
         if from.flags & BINDER_BUFFER_FLAG_HAS_PARENT != 0 {
             let owner = number(from.parent, "parent is no buffer that came before")?;
             let offset = number(from.parent_offset, "fix-up beyond its parent")?;
-            let (place, _) = self.place_in_parent(owner, offset, size_of::<u64>())?;
+            let (place, _) = self
+                .fixups
+                .place_in_parent(owner, offset, size_of::<u64>())?;
             self.write(place, &(address as u64))?;
             parent = Some((owner, offset));
         }
-        self.pointers
-            .push(
-                Pointer {
-                    object,
-                    at,
-                    length,
-                    source: from.buffer,
-                    parent,
-                },
-                GFP_KERNEL,
-            )
-            .map_err(|_| (ENOMEM, "out of memory"))?;
-        self.last_fixup = Some(Fixup { object, from: 0 });
+        self.fixups.push(Pointer {
+            object,
+            at,
+            length,
+            source: from.buffer,
+            parent,
+        })?;
         Ok(BufferObject {
             buffer: address as u64,
             ..*from
@@ -439,10 +339,8 @@ impl<'a> Filler<'a> {
     fn fd_array(&mut self, array: &FdArrayObject) -> Result<(), Refused> {
         let parent = number(array.parent, "parent is no buffer that came before")?;
         let offset = number(array.parent_offset, "fix-up beyond its parent")?;
-        let bytes = number(array.num_fds, "too many file descriptors")?
-            .checked_mul(size_of::<u32>())
-            .ok_or((EINVAL, "too many file descriptors"))?;
-        let (place, source) = self.place_in_parent(parent, offset, bytes)?;
+        let bytes = array_size(array.num_fds)?;
+        let (place, source) = self.fixups.place_in_parent(parent, offset, bytes)?;
         if place % size_of::<u32>() != 0 || source % 4 != 0 {
             return invalid("file descriptors are not aligned");
         }
@@ -456,10 +354,7 @@ impl<'a> Filler<'a> {
             self.file(number, at, true)?;
             at += size_of::<u32>();
         }
-        self.last_fixup = Some(Fixup {
-            object: parent,
-            from: offset.saturating_add(bytes),
-        });
+        self.fixups.fixed_up(parent, offset.saturating_add(bytes));
         Ok(())
     }
 }
