@@ -56,6 +56,10 @@ use crate::{
     trace, //
 };
 
+mod layout;
+
+use self::layout::Layout;
+
 /// What a buffer is wanted for.
 pub(crate) struct Wanted {
     /// Bytes of data.
@@ -98,11 +102,6 @@ pub(crate) enum NoBuffer {
     NoMemory,
 }
 
-/// `n` rounded up to where the next part of a buffer may begin.
-fn align(n: usize) -> Option<usize> {
-    n.checked_next_multiple_of(8)
-}
-
 const _: () = assert!(MAX_SIZE <= u32::MAX as usize);
 
 /// `n` as a size or place in memory.
@@ -140,10 +139,13 @@ impl Process {
         wanted: &Wanted,
         node: Option<StrongNode>,
     ) -> Result<(Buffer, bool), NoBuffer> {
-        let size = align(wanted.data_size)
-            .and_then(|data| data.checked_add(align(wanted.offsets_size)?))
-            .and_then(|both| both.checked_add(align(wanted.extra_size)?))
-            .ok_or(NoBuffer::BadSize)?;
+        let layout = Layout {
+            data: wanted.data_size,
+            offsets: wanted.offsets_size,
+            extra: wanted.extra_size,
+            context: wanted.context_size,
+        };
+        let size = layout.size().ok_or(NoBuffer::BadSize)?;
         if !self.pages.is_mapped() {
             return Err(NoBuffer::NotMapped);
         }
@@ -266,13 +268,12 @@ impl Buffer {
 
     /// Where the offsets begin, from the start of the buffer.
     pub(crate) fn offsets_at(&self) -> Result<usize> {
-        align(wide(self.held()?.data_size)).ok_or(EINVAL)
+        self.held()?.layout().offsets_at().ok_or(EINVAL)
     }
 
     /// Where that which is behind the offsets begins, from the start of the buffer.
     pub(crate) fn extra_at(&self) -> Result<usize> {
-        let offsets = align(wide(self.held()?.offsets_size)).ok_or(EINVAL)?;
-        self.offsets_at()?.checked_add(offsets).ok_or(EINVAL)
+        self.held()?.layout().extra_at().ok_or(EINVAL)
     }
 
     /// Bytes of data and of offsets.
@@ -288,12 +289,7 @@ impl Buffer {
 
     /// Where the sender's security context is, from the start of the buffer.
     pub(crate) fn context_at(&self) -> Option<usize> {
-        let held = self.held.as_ref()?;
-        if held.context_size == 0 {
-            return None;
-        }
-        let behind = held.extra_size.checked_sub(held.context_size)?;
-        self.extra_at().ok()?.checked_add(wide(behind))
+        self.held.as_ref()?.layout().context_at()
     }
 
     /// The place in the mapping of `len` bytes at `at` in the buffer.
@@ -302,14 +298,11 @@ impl Buffer {
     ///
     /// `EINVAL` if they go beyond the buffer.
     fn place(&self, at: usize, len: usize) -> Result<usize> {
-        let end = self
-            .extra_at()?
-            .checked_add(wide(self.held()?.extra_size))
-            .ok_or(EINVAL)?;
-        if at.checked_add(len).is_none_or(|last| last > end) {
+        let held = self.held()?;
+        if !held.layout().has(at, len) {
             return Err(EINVAL);
         }
-        Ok(wide(self.held()?.offset) + at)
+        Ok(wide(held.offset) + at)
     }
 
     /// Copies `len` bytes from user space to `at` in the buffer.
@@ -338,11 +331,8 @@ impl Buffer {
     ///
     /// `EINVAL` if there is no object of that number.
     pub(crate) fn write_offset(&self, object: usize, offset: u64) -> Result {
-        let at = object.checked_mul(size_of::<u64>()).ok_or(EINVAL)?;
-        if at >= wide(self.held()?.offsets_size) {
-            return Err(EINVAL);
-        }
-        self.write(self.offsets_at()? + at, &offset.to_ne_bytes())
+        let at = self.held()?.layout().offset_at(object).ok_or(EINVAL)?;
+        self.write(at, &offset.to_ne_bytes())
     }
 
     fn cargo(&mut self) -> Result<&mut Cargo> {
@@ -474,15 +464,20 @@ impl Drop for Buffer {
 }
 
 impl Held {
+    fn layout(&self) -> Layout {
+        Layout {
+            data: wide(self.data_size),
+            offsets: wide(self.offsets_size),
+            extra: wide(self.extra_size),
+            context: wide(self.context_size),
+        }
+    }
+
     /// Gives back everything but the range.
     fn give_back(self, process: &Process) {
         if self.clear {
-            // The sizes were rounded up and added when the buffer was reserved, without overflow.
-            let size = [self.data_size, self.offsets_size, self.extra_size]
-                .into_iter()
-                .filter_map(|size| align(wide(size)))
-                .fold(0, usize::saturating_add);
-            // It cannot fail: these are the pages that are held.
+            // It cannot fail: the same was summed up when the buffer was reserved, and these are the pages held.
+            let size = self.layout().size().unwrap_or_default();
             let _ = self.pages.clear(wide(self.offset), size);
         }
         drop(self.pages);
