@@ -13,6 +13,7 @@
 
 use core::{
     cmp::Ordering,
+    iter,
     ptr::{
         self,
         NonNull, //
@@ -238,17 +239,125 @@ unsafe extern "C" fn scan(
 ///
 /// `first` must be an isolated entry on the list of isolated entries at `head`.
 unsafe fn run_length(head: *mut bindings::list_head, first: *mut bindings::list_head) -> usize {
-    // SAFETY: By the caller's promise.
-    let (range, start) = unsafe { PageRange::position(first) };
-    let mut run = 1;
     let mut item = first;
-    loop {
-        // SAFETY: By the caller's promise the list is made of valid entries.
+    neighbours(iter::from_fn(|| {
+        if ptr::eq(item, head) {
+            return None;
+        }
+        // SAFETY: By the caller's promise the list is made of valid entries, and all but the head are isolated ones.
+        let position = unsafe { PageRange::position(item) };
+        // SAFETY: As above.
         item = unsafe { (*item).next };
-        // SAFETY: All entries but the head are isolated ones.
-        if ptr::eq(item, head) || unsafe { PageRange::position(item) } != (range, start + run) {
-            return run;
+        Some(position)
+    }))
+}
+
+/// How many of these positions, from the first on, follow one another in one mapping. A position is a mapping and an
+/// index in it.
+fn neighbours(positions: impl Iterator<Item = (usize, usize)>) -> usize {
+    let mut run = 0;
+    let mut expected = None;
+    for (range, index) in positions {
+        if expected.is_some_and(|next| next != (range, index)) {
+            break;
         }
         run += 1;
+        expected = Some((range, index.wrapping_add(1)));
+    }
+    run
+}
+
+#[kunit_tests(binder_shrinker_runs)]
+mod tests {
+    use super::*;
+
+    /// The lengths of the runs that a scan makes of what it has isolated, in any order.
+    fn runs(isolated: &[(usize, usize)]) -> Result<KVec<usize>> {
+        let mut sorted = KVec::new();
+        sorted.extend_from_slice(isolated, GFP_KERNEL)?;
+        // The order of `compare`.
+        sorted.sort_unstable();
+        let mut rest = &sorted[..];
+        let mut runs = KVec::new();
+        while !rest.is_empty() {
+            let run = neighbours(rest.iter().copied());
+            runs.push(run, GFP_KERNEL)?;
+            rest = rest.get(run..).unwrap_or_default();
+        }
+        Ok(runs)
+    }
+
+    #[test]
+    fn nothing_makes_no_run() {
+        assert_eq!(neighbours(iter::empty()), 0);
+    }
+
+    #[test]
+    fn a_run_ends_at_a_gap_at_another_mapping_and_at_the_end() -> Result {
+        for (isolated, expected) in [
+            (&[(1, 0)][..], &[1][..]),
+            (&[(1, 7), (1, 8), (1, 9)], &[3]),
+            (&[(1, 7), (1, 9)], &[1, 1]),
+            (&[(1, 7), (1, 8), (1, 10), (1, 11), (1, 12)], &[2, 3]),
+            // The next index, but of somebody else.
+            (&[(1, 7), (2, 8)], &[1, 1]),
+            (&[(1, 1023), (2, 0)], &[1, 1]),
+            // The same index of two.
+            (&[(1, 7), (2, 7), (2, 8)], &[1, 2]),
+            (&[(1, 3), (2, 2), (3, 1), (4, 0)], &[1, 1, 1, 1]),
+        ] {
+            assert_eq!(&runs(isolated)?[..], expected);
+            // However they came.
+            let mut turned = KVec::new();
+            turned.extend_from_slice(isolated, GFP_KERNEL)?;
+            turned.reverse();
+            assert_eq!(&runs(&turned)?[..], expected);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_largest_mapping_is_one_run() -> Result {
+        let mut isolated = KVec::new();
+        // Each index once, far from its neighbours.
+        for n in 0..BATCH as usize {
+            isolated.push((9, n * 619 % BATCH as usize), GFP_KERNEL)?;
+        }
+        assert_eq!(&runs(&isolated)?[..], &[BATCH as usize]);
+        Ok(())
+    }
+
+    #[test]
+    fn every_page_is_in_one_run_and_no_two_runs_touch() -> Result {
+        // A generator of numbers that stands for whatever is isolated.
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random as usize
+        };
+        for _ in 0..200 {
+            let mut isolated = KVec::new();
+            // Pages of three mappings, between none and nearly all of them.
+            let share = next() % 17;
+            for range in 1..=3 {
+                for index in 0..64 {
+                    if next() % 16 < share {
+                        isolated.push((range, index), GFP_KERNEL)?;
+                    }
+                }
+            }
+            let is_there = |range, index| isolated.contains(&(range, index));
+            let heads = isolated
+                .iter()
+                .filter(|&&(range, index): &&(usize, usize)| {
+                    index == 0 || !is_there(range, index - 1)
+                });
+            let runs = runs(&isolated)?;
+            assert_eq!(runs.len(), heads.count());
+            assert_eq!(runs.iter().sum::<usize>(), isolated.len());
+        }
+        Ok(())
     }
 }
