@@ -7,6 +7,7 @@
 //! manager's. A handle lives as long as it has a strong or a weak count.
 
 use kernel::{
+    bindings,
     id_pool::IdPool,
     prelude::*,
     rbtree::{
@@ -34,6 +35,11 @@ use crate::{
     },
     stats::CountedHandle, //
 };
+
+/// The most handles of one process. The bitmap of the numbers is one allocation, and this is the largest that the page
+/// allocator has: it warns of whoever asks for more.
+// CAST: Widening.
+const MOST_NUMBERS: usize = 8 * bindings::KMALLOC_MAX_SIZE as usize;
 
 impl Handles {
     /// An empty table.
@@ -231,14 +237,136 @@ impl Handles {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
+    /// `ENOMEM`, also where all numbers are taken.
     fn take_number(&mut self, from: usize) -> Result<u32> {
+        self.take_number_of(from, MOST_NUMBERS)
+    }
+
+    /// As [`take_number`](Self::take_number), with a table that does not grow beyond `most` numbers.
+    fn take_number_of(&mut self, from: usize, most: usize) -> Result<u32> {
         loop {
             if let Some(id) = self.ids.find_unused_id(from) {
+                // CAST: Below `MOST_NUMBERS`.
                 return Ok(id.acquire() as u32);
+            }
+            // It doubles.
+            if self.ids.capacity() > most / 2 {
+                return Err(ENOMEM);
             }
             let grown = self.ids.grow_request().ok_or(ENOMEM)?.realloc(GFP_KERNEL)?;
             self.ids.grow(grown);
         }
+    }
+}
+
+#[kunit_tests(binder_handle_numbers)]
+mod tests {
+    use super::*;
+
+    /// Takes as many numbers; says whether they were these.
+    fn take(handles: &mut Handles, numbers: core::ops::Range<u32>) -> Result<bool> {
+        for number in numbers {
+            if handles.take_number(1)? != number {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_given() -> Result {
+        let mut handles = Handles::new();
+        assert!(take(&mut handles, 1..6)?);
+        for number in [4, 2, 3] {
+            handles.ids.release_id(number);
+        }
+        assert_eq!(handles.take_number(1)?, 2);
+        assert_eq!(handles.take_number(1)?, 3);
+        assert_eq!(handles.take_number(1)?, 4);
+        assert_eq!(handles.take_number(1)?, 6);
+        Ok(())
+    }
+
+    #[test]
+    fn zero_is_for_who_may_have_it() -> Result {
+        let mut handles = Handles::new();
+        assert_eq!(handles.take_number(1)?, 1);
+        assert_eq!(handles.take_number(0)?, 0);
+        assert_eq!(handles.take_number(0)?, 2);
+        handles.ids.release_id(0);
+        // Not even if it is the only one that is free.
+        assert_eq!(handles.take_number(1)?, 3);
+        assert_eq!(handles.take_number(0)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_full_table_grows_and_keeps_what_it_has() -> Result {
+        const MANY: u32 = 5000;
+
+        let mut handles = Handles::new();
+        assert!(take(&mut handles, 1..MANY)?);
+        // Each of them is taken, and none was lost when the table grew.
+        assert_eq!(handles.take_number(1)?, MANY);
+        for number in [MANY - 1, 64, 63, 1] {
+            handles.ids.release_id(number as usize);
+        }
+        for number in [1, 63, 64, MANY - 1, MANY + 1] {
+            assert_eq!(handles.take_number(1)?, number);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_table_that_cannot_grow_refuses_until_one_is_back() -> Result {
+        let mut handles = Handles::new();
+        let first = handles.ids.capacity();
+        let most = 4 * first;
+        for number in 1..most {
+            assert_eq!(handles.take_number_of(1, most)?, number as u32);
+        }
+        assert_eq!(handles.ids.capacity(), most);
+        // 0 is left, but not for everybody.
+        assert_eq!(handles.take_number_of(1, most), Err(ENOMEM));
+        assert_eq!(handles.take_number_of(1, most + 1), Err(ENOMEM));
+        assert_eq!(handles.take_number_of(0, most)?, 0);
+        assert_eq!(handles.take_number_of(0, most), Err(ENOMEM));
+        handles.ids.release_id(first);
+        assert_eq!(handles.take_number_of(1, most)?, first as u32);
+        assert_eq!(handles.take_number_of(1, most), Err(ENOMEM));
+        Ok(())
+    }
+
+    #[test]
+    fn numbers_agree_with_a_model() -> Result {
+        const MOST: usize = 600;
+
+        let mut handles = Handles::new();
+        let mut taken = KVec::from_elem(false, MOST, GFP_KERNEL)?;
+        let mut random = 0x9e37_79b9_u32;
+        for _ in 0..20_000 {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            let place = random as usize >> 8;
+            let free = taken.iter().skip(1).position(|&taken| !taken);
+            match (random & 1, free) {
+                (0, Some(free)) => {
+                    let number = handles.take_number(1)? as usize;
+                    assert_eq!(number, free + 1);
+                    if let Some(taken) = taken.get_mut(number) {
+                        *taken = true;
+                    }
+                }
+                _ => {
+                    let number = place % MOST;
+                    if let Some(taken) = taken.get_mut(number).filter(|taken| **taken) {
+                        *taken = false;
+                        handles.ids.release_id(number);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
