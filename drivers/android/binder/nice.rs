@@ -4,6 +4,7 @@
 
 use kernel::{
     bindings,
+    prelude::*,
     task::Task, //
 };
 
@@ -17,8 +18,12 @@ pub(crate) fn current() -> i32 {
 
 /// The same, to keep: real-time threads, whose value is out of range, count as the least nice.
 pub(crate) fn current_small() -> i8 {
+    small(current())
+}
+
+fn small(nice: i32) -> i8 {
     // CAST: Clamped to what fits.
-    current().clamp(bindings::MIN_NICE, bindings::MAX_NICE as i32) as i8
+    nice.clamp(bindings::MIN_NICE, bindings::MAX_NICE as i32) as i8
 }
 
 /// Makes the current thread as nice as `nice`, or as close to that as it may come by its limits.
@@ -49,7 +54,48 @@ fn lowest_allowed(now: i32) -> i32 {
         let limits = &raw const (*(*Task::current_raw()).signal).rlim;
         (&raw const (*limits)[bindings::RLIMIT_NICE as usize].rlim_cur).read_volatile()
     };
+    lowest_within(limit, now)
+}
+
+/// The lowest nice value that a limit of so many levels allows, no higher than `now`.
+fn lowest_within(limit: usize, now: i32) -> i32 {
     // CAST: Limits that count nice levels are at most 40; others are clamped.
-    let limit = limit.min(40) as i32;
-    (bindings::MAX_NICE as i32 + 1 - limit).min(now)
+    let levels = limit.min(40) as i32;
+    (bindings::MAX_NICE as i32 + 1 - levels).min(now)
+}
+
+#[kunit_tests(binder_nice)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_counts_levels_from_the_nicest() {
+        // setrlimit(2): 20 less the limit is how low it may go.
+        for (limit, lowest) in [
+            (0, 20),
+            (1, 19),
+            (20, 0),
+            (30, -10),
+            (39, -19),
+            (40, -20),
+            (41, -20),
+            (usize::MAX, -20),
+        ] {
+            assert_eq!(lowest_within(limit, 20), lowest);
+            // What a thread has, it may keep.
+            assert_eq!(lowest_within(limit, -20), -20);
+            assert_eq!(lowest_within(limit, 0), lowest.min(0));
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_kept_as_the_nearest() {
+        for (nice, kept) in [(-20, -20), (19, 19), (0, 0), (20, 19), (-21, -20)] {
+            assert_eq!(small(nice), kept);
+        }
+        // Real-time and deadline threads.
+        assert_eq!(small(-120), -20);
+        assert_eq!(small(i32::MIN), -20);
+        assert_eq!(small(i32::MAX), 19);
+    }
 }

@@ -7,6 +7,8 @@
 //! fewer than 32 others begin. Its number is taken away first and put in last, and a reader who finds that it changed
 //! leaves the entry out. Only where two write to one place at a time can an entry come out mixed.
 
+use kernel::prelude::*;
+
 use core::sync::atomic::{
     fence, AtomicI32, AtomicU32, AtomicU64,
     Ordering::{
@@ -188,5 +190,126 @@ impl TransactionLog {
         let next = self.next.load(Relaxed);
         // CAST: A small constant.
         (0..PLACES as u32).filter_map(move |i| self.place(next.wrapping_add(i))?.read())
+    }
+}
+
+#[kunit_tests(binder_transaction_log)]
+mod tests {
+    use super::*;
+
+    fn record(id: u32) -> Record {
+        Record {
+            id,
+            kind: Kind::Reply as u32,
+            from_pid: id as i32 + 1,
+            from_tid: id as i32 + 2,
+            to_pid: id as i32 + 3,
+            to_tid: id as i32 + 4,
+            node: id + 5,
+            handle: id + 6,
+            code: id + 7,
+            errno: -(id as i32),
+            line: id + 8,
+            data_size: u64::from(id) + 9,
+            offsets_size: u64::from(id) + 10,
+            context: short_name(b"binder"),
+        }
+    }
+
+    fn ids(log: &TransactionLog) -> Result<KVec<u32>> {
+        let mut ids = KVec::new();
+        for record in log.records() {
+            ids.push(record.id, GFP_KERNEL)?;
+        }
+        Ok(ids)
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        static LOG: TransactionLog = TransactionLog::new();
+
+        assert!(LOG.records().next().is_none());
+        let turn = LOG.begin();
+        LOG.write(turn, &record(70));
+        let got = LOG.records().next();
+        assert!(got.is_some());
+        if let Some(got) = got {
+            let ids = [got.node, got.handle, got.code, got.line];
+            assert_eq!((got.id, got.kind), (70, Kind::Reply as u32));
+            assert_eq!((got.from_pid, got.from_tid), (71, 72));
+            assert_eq!((got.to_pid, got.to_tid), (73, 74));
+            assert_eq!(ids, [75, 76, 77, 78]);
+            assert_eq!((got.errno, got.data_size, got.offsets_size), (-70, 79, 80));
+            assert_eq!(&name_bytes(&got.context)[..8], b"binder\0\0");
+        }
+    }
+
+    #[test]
+    fn the_oldest_of_32_goes_first() -> Result {
+        static LOG: TransactionLog = TransactionLog::new();
+
+        for id in 1..=100 {
+            let turn = LOG.begin();
+            LOG.write(turn, &record(id));
+            let first = id.saturating_sub(PLACES as u32 - 1).max(1);
+            assert!(ids(&LOG)?.iter().copied().eq(first..=id));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_order_is_that_of_beginning() -> Result {
+        static LOG: TransactionLog = TransactionLog::new();
+
+        let turns = [LOG.begin(), LOG.begin(), LOG.begin()];
+        LOG.write(turns[2], &record(3));
+        // The others are under way.
+        assert_eq!(&ids(&LOG)?[..], &[3]);
+        LOG.write(turns[0], &record(1));
+        assert_eq!(&ids(&LOG)?[..], &[1, 3]);
+        LOG.write(turns[1], &record(2));
+        assert_eq!(&ids(&LOG)?[..], &[1, 2, 3]);
+        Ok(())
+    }
+
+    #[test]
+    fn turns_go_round() -> Result {
+        let log = TransactionLog {
+            next: AtomicU32::new(u32::MAX - 1),
+            ..TransactionLog::new()
+        };
+        for id in 1..=4 {
+            let turn = log.begin();
+            log.write(turn, &record(id));
+        }
+        assert_eq!(&ids(&log)?[..], &[1, 2, 3, 4]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_being_written_is_left_out() {
+        let place = Place::new();
+        assert!(place.read().is_none());
+        place.write(&record(5));
+        assert!(place.read().is_some());
+        // As a writer leaves it until the last moment.
+        place.id.store(0, Relaxed);
+        assert!(place.read().is_none());
+    }
+
+    #[test]
+    fn names_are_kept_up_to_their_32nd_byte() {
+        for len in [0, 1, 7, 8, 9, 31, 32, 33, 255] {
+            let mut name = [0; 255];
+            for (n, byte) in name.iter_mut().enumerate() {
+                // No byte of a name is 0.
+                *byte = n as u8 | 0x40;
+            }
+            let name = name.get(..len).unwrap_or_default();
+            let kept = name_bytes(&short_name(name));
+            let expected = len.min(NAME_SIZE);
+            assert_eq!(kept.get(..expected), name.get(..expected));
+            assert!(kept.iter().skip(expected).all(|&byte| byte == 0));
+        }
     }
 }
