@@ -16,6 +16,7 @@ mod inject;
 mod mounts;
 mod netlink;
 mod tests;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

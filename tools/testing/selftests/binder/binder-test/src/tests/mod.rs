@@ -31,6 +31,7 @@ mod refs;
 mod secctx;
 mod sg;
 mod threads;
+mod trace;
 mod transaction;
 mod write_read;
 
@@ -96,6 +97,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         lsm::TESTS,
         nice::TESTS,
         counts::TESTS,
+        trace::TESTS,
         binderfs::TESTS,
         faults::TESTS,
         faults_around::TESTS,

@@ -28,6 +28,7 @@ use crate::fixture::Registry;
 use crate::fixture::until;
 use crate::hostile::PAGE;
 use crate::hostile::Torn;
+use crate::trace::Trace;
 
 tests! { Core, "module":
     unload_and_load,
@@ -37,6 +38,7 @@ tests! { Core, "module":
     unload_after_everything_was_used,
     unload_after_processes_were_killed,
     unload_with_pages_reclaimed,
+    unload_while_events_are_traced,
     devices_come_and_go,
     names_that_cannot_be_devices,
     load_twice_is_refused,
@@ -228,6 +230,23 @@ fn unload_with_pages_reclaimed(env: &Env) {
         module.unload_eventually();
         squeeze();
         module.load();
+    }
+}
+
+fn unload_while_events_are_traced(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let Some(trace) = Trace::start() else { env.skip("this kernel has no tracepoints") };
+    for _ in 0..3 {
+        use_it(env);
+        assert!(!trace.of("binder_rs_transaction").is_empty());
+        module.unload_eventually();
+        // The kernel forgets events that nobody can describe any more.
+        assert_eq!(trace.events(), []);
+        module.load();
+        trace.enable();
     }
 }
 
