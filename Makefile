@@ -24,7 +24,7 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs run shell test test-debug fuzz kunit bench profile check clippy clean help
+.PHONY: all setup update driver programs programs32 run shell test test-debug fuzz kunit bench profile check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -47,6 +47,11 @@ driver: setup
 programs: setup
 	@$(CARGO) build --quiet --release --locked --target-dir $(O)/selftests
 
+# The behaviour tests as a 32-bit program: another struct layout would show.
+programs32: setup
+	@$(CARGO) build --quiet --release --locked --target i686-unknown-linux-gnu \
+		--package binder-test --target-dir $(O)/selftests
+
 run: driver programs
 	@scripts/vm --icount --log $(O)/run.log --module 'binder_rs.ko devices=binder' \
 		--file $(RELEASE)/binder-demo -- binder-demo --device /dev/binder
@@ -56,7 +61,7 @@ shell: driver programs
 		--file $(RELEASE)/binder-demo --file $(RELEASE)/binder-test --file $(RELEASE)/binder-bench
 
 # STAGE and FILTER choose from the tests, see scripts/test.
-test: driver programs
+test: driver programs programs32
 	@scripts/test $(STAGE:%=--only %) $(FILTER)
 
 # In a kernel that notices more, and that can be made to fail.
