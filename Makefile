@@ -24,7 +24,8 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs programs32 run shell test test-debug fuzz kunit bench profile check clippy clean help
+.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan fuzz kunit bench profile \
+	check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -66,7 +67,11 @@ test: driver programs programs32
 
 # In a kernel that notices more, and that can be made to fail.
 test-debug: programs
-	@scripts/test --only debug-kunit --only debug --only debug-faults $(FILTER)
+	@scripts/test --only debug-planted --only debug-kunit --only debug --only debug-faults $(FILTER)
+
+# In a kernel that notices when two threads meet.
+test-kcsan: programs
+	@scripts/test --only races $(FILTER)
 
 # Each run begins at another seed, which is printed; FUZZ= says otherwise.
 fuzz: driver programs
@@ -99,6 +104,7 @@ help:
 	@echo '  make shell      a prompt in that kernel, with the driver loaded'
 	@echo '  make test       run all tests; STAGE= and FILTER= choose some'
 	@echo '  make test-debug the tests in a kernel with KASAN, lockdep and injected failures'
+	@echo '  make test-kcsan the tests in a kernel that finds data races; takes long'
 	@echo '  make fuzz       compare random programs on both drivers, until stopped'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'

@@ -58,6 +58,8 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
     println!("1..{}", tests.len());
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (number, test) in (1..).zip(tests) {
+        // So that what the kernel says can be told to belong to it.
+        let _ = fs::write("/dev/kmsg", format!("binder-test: {}\n", test.name));
         let (outcome, output) = run_one(env, test, timeout);
         for line in output.lines() {
             println!("# {line}");
