@@ -109,6 +109,11 @@ impl Faults {
         fired
     }
 
+    /// One repetition, in which the n-th place fails.
+    pub fn shot(&self, nth: u32) -> Shot<'_> {
+        Shot { faults: self, nth, fired: None }
+    }
+
     /// Does a step again and again, each time with the next place failing, until it comes through.
     ///
     /// The step prepares what it needs, does the one system call in question through [`Shot::at`], and looks at what
@@ -116,7 +121,7 @@ impl Faults {
     #[track_caller]
     pub fn walk(&self, what: &str, mut step: impl FnMut(&mut Shot<'_>)) {
         for nth in 1..TOO_MANY {
-            let mut shot = Shot { faults: self, nth, fired: None };
+            let mut shot = self.shot(nth);
             step(&mut shot);
             if !shot.fired.expect("the step makes the system call") {
                 println!("{what}: {} places", nth - 1);
@@ -167,8 +172,8 @@ impl Live {
         for line in text.lines().take_while(|line| !line.starts_with("proc ")) {
             let Some((name, rest)) = line.split_once(": active ") else { continue };
             let Some(active) = rest.split(' ').next().and_then(|number| number.parse().ok()) else { continue };
-            // A page stays for the next buffer.
-            if name != "page" {
+            // A page stays for the next buffer. A kind is listed once there was one of it.
+            if name != "page" && active != 0 {
                 kinds.insert(name.to_owned(), active);
             }
         }

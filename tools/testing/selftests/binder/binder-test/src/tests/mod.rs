@@ -12,6 +12,7 @@ mod counts;
 mod death;
 mod faults;
 mod faults_around;
+mod faults_rest;
 mod fd;
 mod freeze;
 mod info;
@@ -101,6 +102,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         binderfs::TESTS,
         faults::TESTS,
         faults_around::TESTS,
+        faults_rest::TESTS,
         module::TESTS,
     ]
     .into_iter()
