@@ -171,7 +171,7 @@ mod tests {
             for users in 0..=MOST {
                 for place in [Place::Off, Place::Listed, Place::Isolated] {
                     for bits in 0..16u8 {
-                        let bit = |n: u8| bits >> n & 1 != 0;
+                        let bit = |n: u8| (bits >> n) & 1 != 0;
                         let flags = Flags {
                             place,
                             reclaiming: bit(0),

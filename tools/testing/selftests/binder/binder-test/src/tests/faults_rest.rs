@@ -480,9 +480,9 @@ fn a_mapping_is_moved(env: &Env) {
         let mapping = Mapping::of_device(end.binder(), 64 << 10).expect("mmap");
         let (address, len) = mapping.into_range();
         let old = address as *mut libc::c_void;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         // SAFETY: Nobody else knows of the mapping.
-        let moved =
-            shot.at(|| unsafe { libc::mremap(old, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, PLACE) });
+        let moved = shot.at(|| unsafe { libc::mremap(old, len, len, flags, PLACE) });
         let at = if moved == libc::MAP_FAILED {
             assert_eq!(Errno::last(), Errno::ENOMEM);
             old
