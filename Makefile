@@ -24,8 +24,8 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan fuzz kunit bench profile \
-	check clippy clean help
+.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan test-clients fuzz kunit bench \
+	profile check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -73,6 +73,11 @@ test-debug: programs
 test-kcsan: programs
 	@scripts/test --only races $(FILTER)
 
+# What others wrote that uses binder, on this driver and on the C driver.
+test-clients: driver
+	@scripts/setup --clients
+	@scripts/test --only clients-ours --only clients-c $(FILTER)
+
 # Each run begins at another seed, which is printed; FUZZ= says otherwise.
 fuzz: driver programs
 	@scripts/vm --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
@@ -105,6 +110,7 @@ help:
 	@echo '  make test       run all tests; STAGE= and FILTER= choose some'
 	@echo '  make test-debug the tests in a kernel with KASAN, lockdep and injected failures'
 	@echo '  make test-kcsan the tests in a kernel that finds data races; takes long'
+	@echo '  make test-clients programs on rsbinder and libgbinder, on both drivers'
 	@echo '  make fuzz       compare random programs on both drivers, until stopped'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'
