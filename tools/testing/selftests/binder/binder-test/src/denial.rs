@@ -74,7 +74,7 @@ impl Denial {
             env.skip("the kernel has no security module of byte code (BPF_LSM)")
         };
         // Put a number into register 0; return it.
-        let program: [u64; 2] = [0xb7 | u64::from((-(errno as i32)) as u32) << 32, 0x95];
+        let program: [u64; 2] = [0xb7 | (u64::from((-(errno as i32)) as u32) << 32), 0x95];
         let license = c"GPL";
         let load = Load {
             prog_type: BPF_PROG_TYPE_LSM,
@@ -110,7 +110,7 @@ fn function(btf: &[u8], wanted: &str) -> Option<u32> {
     let types = btf.get(header? + types?..)?.get(..types_len?)?;
     let (mut at, mut id) = (0, 1);
     while let (Some(name), Some(info)) = (word(types, at), word(types, at + 4)) {
-        let (count, kind) = (info as usize & 0xffff, info >> 24 & 0x1f);
+        let (count, kind) = (info as usize & 0xffff, (info >> 24) & 0x1f);
         if kind == FUNC {
             let name = strings.get(name as usize..)?;
             if name.starts_with(wanted.as_bytes()) && name.get(wanted.len()) == Some(&0) {
@@ -140,7 +140,7 @@ mod tests {
         // The header: magic, its length, where types and strings are behind it.
         let header: [u32; 6] = [0x1_eb9f, 24, 0, 48, 48, 9];
         let number: [u32; 4] = [1, 1 << 24, 4, 32];
-        let prototype: [u32; 5] = [0, 13 << 24 | 1, 1, 0, 1];
+        let prototype: [u32; 5] = [0, (13 << 24) | 1, 1, 0, 1];
         let function_two: [u32; 3] = [5, 12 << 24, 2];
         let words = [&header[..], &number, &prototype, &function_two].concat();
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
