@@ -77,7 +77,24 @@ fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
             node.owner.push(inner, work);
         }
     } else if unused {
+        // It may still be queued, if its owner has not read since it was sent.
+        unqueue(node, inner);
         forget(node, inner);
+    }
+}
+
+/// Takes `node` off the work list that it stands on, if it does.
+fn unqueue(node: &NodeRef, inner: &mut ProcessInner) {
+    if node.to_queue().is_some() {
+        return;
+    }
+    match node.state(inner).queued_for {
+        None => drop(remove_from(&mut inner.work, node)),
+        Some(id) => {
+            if let Some(thread) = inner.threads.get(&id).cloned() {
+                drop(remove_from(&mut thread.state(inner).work, node));
+            }
+        }
     }
 }
 
@@ -96,17 +113,8 @@ fn forget(node: &NodeRef, inner: &mut ProcessInner) {
 /// Makes sure that `thread`, which is just sending `node`, hears what it owes before it hears that it has sent: the
 /// object may go in user space as soon as it was sent.
 fn tell_sender(node: &NodeRef, inner: &mut ProcessInner, thread: &Thread) {
-    if node.to_queue().is_none() {
-        // It waits elsewhere, where it may be read too late.
-        match node.state(inner).queued_for {
-            None => drop(remove_from(&mut inner.work, node)),
-            Some(id) => {
-                if let Some(other) = inner.threads.get(&id).cloned() {
-                    drop(remove_from(&mut other.state(inner).work, node));
-                }
-            }
-        }
-    }
+    // It may wait elsewhere, where it may be read too late.
+    unqueue(node, inner);
     if let Some(work) = node.to_queue() {
         node.state(inner).queued_for = Some(thread.id);
         thread.push_deferred(inner, work);

@@ -38,6 +38,7 @@ tests! { Interface, "counts":
     nothing_is_left_of_calls_without_an_end,
     nothing_is_left_of_one_way_calls,
     nothing_is_left_of_nodes_and_handles,
+    node_that_nobody_took_is_gone_before_its_owner_reads,
     nothing_is_left_of_notifications,
     nothing_is_left_of_descriptors_and_buffers,
     nothing_is_left_of_what_was_refused,
@@ -192,6 +193,23 @@ fn nothing_is_left_of_nodes_and_handles(env: &Env) {
         }
         pair.server.flush().expect("BC_ACQUIRE");
     });
+}
+
+fn node_that_nobody_took_is_gone_before_its_owner_reads(env: &Env) {
+    let path = file(env);
+    at_rest(env, &path);
+    let mut pair = Pair::new(env);
+    let nodes = || counts(&path).get("node").copied().unwrap_or_default();
+    let before = nodes();
+    let parcel = Parcel::from_object(&object::binder(0x77000, 0x77c00));
+    pair.client.start(Call::new(pair.handle, 1, &parcel));
+    assert_eq!(nodes(), before + 1);
+    let received = pair.server.expect_transaction();
+    pair.server.give_back(&received);
+    assert_eq!(nodes(), before);
+    // And its owner never hears of it.
+    pair.server.answer(&Parcel::new());
+    pair.client.expect_reply();
 }
 
 fn nothing_is_left_of_notifications(env: &Env) {
