@@ -198,12 +198,6 @@ impl Outgoing<'_> {
         oneway: bool,
     ) -> Result<(Buffer, bool), Failure> {
         let data = &self.message.data;
-        // Before anything is said about sizes, as the C driver does.
-        if !self.target.pages.is_mapped() {
-            return Err(dead("receiver has no mapping"));
-        }
-        let size =
-            |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
         let context = match &node {
             Some(node) if node.0.flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
                 let id = self.thread.process.cred.get_secid();
@@ -213,6 +207,12 @@ impl Outgoing<'_> {
             }
             _ => None,
         };
+        // Before anything is said about sizes, as the C driver does.
+        if !self.target.pages.is_mapped() {
+            return Err(dead("receiver has no mapping"));
+        }
+        let size =
+            |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
         let extra_size = size(self.message.extra_size)?;
         if extra_size % 8 != 0 {
             return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
