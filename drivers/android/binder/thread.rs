@@ -38,6 +38,7 @@ use crate::{
         LOOPER_ENTERED,
         LOOPER_EXITED,
         LOOPER_INVALID,
+        LOOPER_POLL,
         LOOPER_REGISTERED,
         LOOPER_WAITING, //
     },
@@ -469,7 +470,12 @@ impl Thread {
         let mut inner = self.process.inner.lock();
         let state = self.state(&mut inner);
         state.dead = true;
+        let polls = state.looper & LOOPER_POLL != 0;
         drop(inner);
+        if polls {
+            // Whoever watches the file is to look again: for a thread it does not know, there is something to read.
+            self.process.poll.wake();
+        }
         self.set_exited();
         transaction::abandon_stack(self);
         let mut inner = self.process.inner.lock();

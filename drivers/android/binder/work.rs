@@ -57,9 +57,18 @@ impl Thread {
 
     /// Queues work that this thread, which is the current one, will see in its next read.
     pub(crate) fn push_own<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+        self.state(inner).work.push_back(work);
+        self.has_own(inner);
+    }
+
+    /// This thread, which is the current one, has got work. It may well wait for that in `epoll_wait` next, which knows
+    /// only of what it is woken for.
+    fn has_own(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
-        state.work.push_back(work);
-        state.has_work = true;
+        let had = core::mem::replace(&mut state.has_work, true);
+        if !had && state.looper & LOOPER_POLL != 0 {
+            self.process.poll.wake();
+        }
     }
 
     /// Queues work for this thread, which is the current one, if it is a looper, and for any thread if not.
@@ -67,7 +76,7 @@ impl Thread {
         let state = self.state(inner);
         if state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0 {
             state.work.push_back(work);
-            state.has_work = true;
+            self.has_own(inner);
         } else {
             self.process.push_again(inner, work);
         }

@@ -35,6 +35,14 @@ differences! {
     KilledNode = "killed-node",
     /// Whose pid is meant by who freezes a process.
     FreezeNamespace = "freeze-namespace",
+    /// What becomes of what a thread has not read when it exits.
+    ExitUnread = "exit-unread",
+    /// What an epoll hears after the thread that set it up has left.
+    DeafEpoll = "deaf-epoll",
+    /// Whether bytes that were never delivered can be seen.
+    UndeliveredPage = "undelivered-page",
+    /// Whether a one-way call counts when its own sender is judged.
+    SpamLatest = "spam-latest",
     /// Whether the module can be unloaded.
     Unload = "unload",
     /// What can be renamed in binderfs.

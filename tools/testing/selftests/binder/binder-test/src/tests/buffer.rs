@@ -7,17 +7,22 @@ use binder_client::LIBBINDER_MAPPING;
 use binder_client::MAX_MAPPING;
 use binder_client::Parcel;
 use binder_client::Return;
+use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::TransactionData;
+use nix::errno::Errno;
 
 use super::tests;
 use super::transaction::pattern;
 use super::transaction::whole;
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::hostile;
 use crate::hostile::PAGE;
+use crate::hostile::peek;
 
 tests! { Core, "buffer":
     free_of_no_address,
@@ -42,6 +47,8 @@ tests! { Core, "buffer":
     clear_buf_leaves_zeroes,
     clear_buf_of_a_reply_leaves_zeroes,
     buffers_of_a_process_are_its_own,
+    unread_reply_of_a_thread_that_exits,
+    what_failed_on_the_way_is_not_seen,
 }
 
 /// A client of its own for each call that is to stay unanswered.
@@ -465,4 +472,44 @@ fn buffers_of_a_process_are_its_own(env: &Env) {
     let [Return::Transaction(there)] = other.drain()[..] else { panic!("not a call") };
     assert_eq!(other.take(&there).data, [2; 10_000]);
     assert_eq!(one.server.take(&received).data, [1; 10_000]);
+}
+
+fn unread_reply_of_a_thread_that_exits(env: &Env) {
+    let mut pair = Pair::sized(env, PAGE, LIBBINDER_MAPPING);
+    let (empty, large) = (Parcel::new(), Parcel::from_bytes(&pattern(3000, 1)));
+    let call = |pair: &mut Pair| {
+        pair.client.start(Call::new(pair.handle, 1, &empty));
+        let received = pair.server.expect_transaction();
+        pair.server.give_back(&received);
+        pair.server.start_reply(Call::reply(&large));
+    };
+    call(&mut pair);
+    pair.server.expect(&[Return::TransactionComplete]);
+    pair.client.binder().thread_exit().expect("BINDER_THREAD_EXIT");
+    // There is room for one of these at a time.
+    call(&mut pair);
+    pair.server.expect(&[Return::TransactionComplete]);
+    pair.client.drain().pop().map_or_else(
+        || panic!("no end of the call"),
+        |last| match (env.driver(Difference::ExitUnread), last) {
+            (Driver::Ours, Return::Reply(received)) => pair.client.give_back(&received),
+            (Driver::C, Return::FailedReply) => {}
+            (_, other) => panic!("{other:?}"),
+        },
+    );
+}
+
+fn what_failed_on_the_way_is_not_seen(env: &Env) {
+    let mut pair = Pair::new(env);
+    let there = pair.server.binder().mapping().expect("a mapping").address();
+    // The first page has been used; what is behind it has not.
+    let mut parcel = Parcel::from_bytes(&pattern(2 * PAGE, 1));
+    parcel.object(&object::handle(4711));
+    pair.client.start(Call::new(pair.handle, 1, &parcel));
+    pair.client.expect(&[Return::FailedReply]);
+    let seen = peek(there + PAGE as u64, 16);
+    match env.driver(Difference::UndeliveredPage) {
+        Driver::Ours => assert_eq!(seen, Err(Errno::EFAULT)),
+        Driver::C => assert_eq!(seen.as_deref(), Ok(&pattern(2 * PAGE, 1)[PAGE..PAGE + 16])),
+    }
 }

@@ -14,6 +14,8 @@ use binder_client::uapi::NodeInfoForRef;
 use nix::errno::Errno;
 
 use super::tests;
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
@@ -33,6 +35,7 @@ tests! { Interface, "info":
     extended_error_is_each_threads_own,
     spam_is_told_once_to_who_asked,
     spam_is_not_told_to_who_did_not_ask,
+    one_call_that_is_too_much,
     idle_settings_are_not_known,
 }
 
@@ -247,6 +250,18 @@ fn spam_is_not_told_to_who_did_not_ask(env: &Env) {
     let mut pair = Pair::sized(env, 8192, 1000 * 1024);
     enable_detection(&pair.server, 1);
     assert!(flood(&mut pair, 5 * 1024).iter().all(|ret| *ret == Return::TransactionComplete));
+}
+
+fn one_call_that_is_too_much(env: &Env) {
+    let mut pair = Pair::sized(env, 8192, 8192);
+    // The sender had a buffer there before.
+    pair.check();
+    enable_detection(&pair.client, 1);
+    pair.client.start(Call::one_way(pair.handle, 1, &Parcel::from_bytes(&[1; 4000])));
+    pair.client.expect(&[match env.driver(Difference::SpamLatest) {
+        Driver::Ours => Return::TransactionComplete,
+        Driver::C => Return::OnewaySpamSuspect,
+    }]);
 }
 
 fn idle_settings_are_not_known(env: &Env) {

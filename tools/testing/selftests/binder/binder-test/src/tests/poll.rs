@@ -30,6 +30,8 @@ use nix::sys::epoll::EpollTimeout;
 use nix::sys::wait::WaitStatus;
 
 use super::tests;
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
@@ -52,6 +54,8 @@ tests! { Core, "poll":
     waiting_poll_wakes_on_a_reply,
     epoll_is_level_triggered,
     epoll_edge_tells_once,
+    epoll_hears_of_an_error_of_its_own_thread,
+    epoll_hears_of_its_threads_exit,
     epoll_survives_thread_exit,
     epoll_survives_the_end_of_its_thread,
     epoll_survives_close,
@@ -295,6 +299,35 @@ fn epoll_edge_tells_once(env: &Env) {
         // The server's own completion was an edge too.
         events(&epoll);
     }
+}
+
+fn epoll_hears_of_an_error_of_its_own_thread(env: &Env) {
+    let mut end = known(End::open(env));
+    let epoll = watch(end.binder(), EpollFlags::EPOLLIN);
+    assert_eq!(events(&epoll), []);
+    // Who only ever waits in epoll would not hear of it at all if nobody was woken.
+    end.start(Call::new(4711, 1, &Parcel::new()));
+    assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
+    end.expect(&[Return::FailedReply]);
+    assert_eq!(events(&epoll), []);
+}
+
+fn epoll_hears_of_its_threads_exit(env: &Env) {
+    let mut pair = Pair::new(env);
+    let empty = Parcel::new();
+    let epoll = watch(pair.server.binder(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
+    assert_eq!(events(&epoll), []);
+    pair.server.binder().thread_exit().expect("BINDER_THREAD_EXIT");
+    // The thread is a new one now, whose first read does not wait.
+    assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
+    pair.server = known(pair.server).enter();
+    assert_eq!(events(&epoll), []);
+    pair.client.start(Call::new(pair.handle, 1, &empty));
+    match env.driver(Difference::DeafEpoll) {
+        Driver::Ours => assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]),
+        Driver::C => assert_eq!(events(&epoll), []),
+    }
+    pair.server.expect_transaction();
 }
 
 fn epoll_survives_thread_exit(env: &Env) {
