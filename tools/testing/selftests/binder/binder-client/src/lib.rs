@@ -10,14 +10,16 @@
 //! - [`Commands`] builds the stream in, [`Returns`] takes the stream out apart.
 //! - [`Parcel`] and [`object`] build what a transaction carries.
 //! - [`Looper`] is one thread that talks to the driver: it queues commands, reads returns, makes calls.
-//! - [`process`], [`pages`] and [`clock`] are what tests and measurements need besides.
+//! - [`process`], [`pages`], [`clock`] and [`hostile`] are what tests and measurements need besides.
 //!
 //! Nothing here hides the protocol: a test can send any bytes and look at any return. What the crate
-//! takes away is layout arithmetic and `unsafe`, which lives in `sys.rs`, `process.rs` and `clock.rs` alone.
+//! takes away is layout arithmetic and `unsafe`, which lives in `sys.rs`, `process.rs`,
+//! `clock.rs` and `hostile.rs` alone.
 
 pub mod clock;
 mod commands;
 mod error;
+pub mod hostile;
 mod looper;
 pub mod object;
 pub mod pages;

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFd;
 use nix::poll::PollFlags;
@@ -137,4 +138,17 @@ impl Line {
 /// The calling thread's id.
 pub fn thread_id() -> libc::pid_t {
     nix::unistd::gettid().as_raw()
+}
+
+/// How nice a thread of this process is.
+pub fn nice_of(thread: libc::pid_t) -> nix::Result<i32> {
+    // SAFETY: asks about a number. The system call itself tells 20 less what is asked for, which is never negative.
+    Errno::result(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, thread) })
+        .map(|told| 20 - told as i32)
+}
+
+/// Makes a thread so nice.
+pub fn set_nice(thread: libc::pid_t, nice: i32) -> nix::Result<()> {
+    // SAFETY: the kernel checks the numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, thread, nice) }).map(drop)
 }
