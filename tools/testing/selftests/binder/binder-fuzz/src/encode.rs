@@ -26,6 +26,9 @@ use crate::state::State;
 /// An address at which nothing is ever mapped.
 const NOWHERE: u64 = 16;
 
+/// More data than this does not go into any mapping.
+const MOST: u64 = binder_client::MAX_MAPPING as u64;
+
 /// What changes in the sender's eyes once the driver has taken a command.
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
@@ -35,21 +38,58 @@ pub enum Effect {
     Answered(usize),
 }
 
-/// A stream of commands with all that it points to.
-#[derive(Debug, Default)]
-pub struct Stream {
+/// The memory that addresses in commands lead to.
+///
+/// It stands at the same address in every process and for every driver. So an address that a receiver
+/// comes to see, in data that the driver was not to translate, is the same on both.
+#[derive(Debug)]
+pub struct Pool {
+    bytes: Vec<u8>,
+    /// What found no room.
+    more: Vec<Vec<u8>>,
+}
+
+impl Pool {
+    /// An empty one with so much room.
+    pub fn new(room: usize) -> Self {
+        Self { bytes: Vec::with_capacity(room), more: Vec::new() }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.more.clear();
+    }
+
+    /// Keeps bytes, and tells their address.
+    fn keep(&mut self, bytes: Vec<u8>) -> u64 {
+        let at = self.bytes.len().next_multiple_of(8);
+        if at + bytes.len() <= self.bytes.capacity() {
+            self.bytes.resize(at, 0);
+            self.bytes.extend(bytes);
+            // Not moved since: there was room.
+            return self.bytes.as_ptr() as u64 + at as u64;
+        }
+        let address = bytes.as_ptr() as u64;
+        self.more.push(bytes);
+        address
+    }
+}
+
+/// A stream of commands.
+#[derive(Debug)]
+pub struct Stream<'a> {
     /// What the driver reads.
     pub bytes: Vec<u8>,
     /// Effects, each with the number of bytes that must have been taken for it.
     pub effects: Vec<(usize, Effect)>,
-    /// The memory that addresses in `bytes` lead to; a `Vec`'s own memory stays where it is when the `Vec` is moved.
-    kept: Vec<Vec<u8>>,
+    pool: &'a mut Pool,
 }
 
-impl Stream {
-    /// Encodes commands for a process.
-    pub fn new(commands: &[Cmd], state: &State) -> Self {
-        let mut stream = Self::default();
+impl<'a> Stream<'a> {
+    /// Encodes commands for a process. What they point to is in the pool until the next ones are encoded.
+    pub fn new(commands: &[Cmd], state: &State, pool: &'a mut Pool) -> Self {
+        pool.clear();
+        let mut stream = Self { bytes: Vec::new(), effects: Vec::new(), pool };
         for command in commands {
             stream.command(command, state);
         }
@@ -59,12 +99,6 @@ impl Stream {
     fn put<T: IntoBytes + Immutable>(&mut self, code: u32, argument: &T) {
         self.bytes.extend(code.to_ne_bytes());
         self.bytes.extend(argument.as_bytes());
-    }
-
-    fn keep(&mut self, bytes: Vec<u8>) -> u64 {
-        let address = bytes.as_ptr() as u64;
-        self.kept.push(bytes);
-        address
     }
 
     fn command(&mut self, command: &Cmd, state: &State) {
@@ -200,7 +234,7 @@ impl Stream {
         let bad = |object: &Object| matches!(object, Object::Bytes { bad: true, .. });
         let mut addresses = Vec::new();
         for (object, bytes) in load.objects.iter().zip(memory) {
-            addresses.push(if bad(object) { NOWHERE } else { self.keep(bytes) });
+            addresses.push(if bad(object) { NOWHERE } else { self.pool.keep(bytes) });
         }
         addresses
     }
@@ -213,6 +247,9 @@ impl Stream {
         match load.damage {
             Some(Damage::OffsetMisaligned(index)) if count > 0 => offsets[index % count] += 2,
             Some(Damage::OffsetBeyond(index)) if count > 0 => offsets[index % count] = data.len() as u64,
+            Some(Damage::OffsetBefore(index, by)) if count > 0 => {
+                offsets[index % count] = offsets[index % count].wrapping_sub(by);
+            }
             Some(Damage::OffsetTwice(index)) if count > 0 => offsets.insert(index % count, offsets[index % count]),
             Some(Damage::OffsetsSwapped) => offsets.reverse(),
             Some(Damage::OffsetsCut) => more_offsets = 4u64.wrapping_neg(),
@@ -221,14 +258,16 @@ impl Stream {
             Some(Damage::NoOffsets) => offsets.clear(),
             Some(Damage::UnknownType(index)) if count > 0 => data[offsets[index % count] as usize] ^= 0x20,
             Some(Damage::DataCut) if count > 0 => more_data = 8u64.wrapping_neg(),
+            // Up to what can be had it is there: what stands behind the data by chance would not be the same each time.
+            Some(Damage::DataHuge(more)) if more <= MOST => data.resize(data.len() + more as usize, 0),
             Some(Damage::DataHuge(more)) => more_data = more,
             Some(Damage::DataUnreadable) => unreadable.0 = true,
             _ => {}
         }
         let data_size = (data.len() as u64).wrapping_add(more_data);
         let offsets_size = (size_of_val(offsets.as_slice()) as u64).wrapping_add(more_offsets);
-        let data = self.keep(data);
-        let offsets = self.keep(offsets.as_bytes().to_vec());
+        let data = self.pool.keep(data);
+        let offsets = self.pool.keep(offsets.as_bytes().to_vec());
         TransactionData {
             data_size,
             offsets_size,
@@ -253,8 +292,8 @@ impl State {
     /// The descriptor that a program calls by a number.
     fn file(&self, number: Option<usize>) -> i32 {
         match number {
-            Some(number) => self.files[number % self.files.len()].as_raw_fd(),
-            None => 999,
+            Some(number) if !self.files.is_empty() => self.files[number % self.files.len()].as_raw_fd(),
+            _ => 999,
         }
     }
 }

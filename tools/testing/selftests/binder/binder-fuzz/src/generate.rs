@@ -15,12 +15,17 @@ use crate::program::Ioctl;
 use crate::program::Load;
 use crate::program::Node;
 use crate::program::Object;
+use crate::program::Place;
 use crate::program::Program;
 use crate::program::Ref;
 use crate::program::Step;
 use crate::program::Talk;
 use crate::rng::Rng;
+use binder_client::LIBBINDER_MAPPING;
+use binder_client::MAX_MAPPING;
 use binder_client::uapi;
+
+mod wide;
 
 /// Room for whatever can come in one read.
 const AMPLE: usize = 1024;
@@ -30,7 +35,27 @@ const AMPLE: usize = 1024;
 const ROOMS: &[usize] = &[0, 4, 8, 24, 40, 71, 72, 75, 76, 77, 79, 80, 84, 96, 148, 152, 156, 160, 300];
 
 /// Sizes of mappings: usual, small enough to run full, none.
-const MAPPINGS: &[usize] = &[65536, 65536, 65536, 65536, 8192, 4096, 20480, 0];
+const MAPPINGS: &[usize] = &[
+    65536,
+    65536,
+    65536,
+    65536,
+    65536,
+    65536,
+    65536,
+    65536,
+    8192,
+    8192,
+    4096,
+    4096,
+    20480,
+    20480,
+    0,
+    0,
+    LIBBINDER_MAPPING,
+    5000,
+    MAX_MAPPING + 8192,
+];
 
 #[derive(Debug)]
 struct Maker {
@@ -76,7 +101,8 @@ impl Maker {
         if self.rng.chance(4) {
             room = self.rng.pick(ROOMS);
         }
-        self.step(who, Action::Talk(Talk { commands, cut, room }));
+        let place = self.place();
+        self.step(who, Action::Talk(Talk { commands, cut, room, place }));
     }
 
     fn anyone(&mut self) -> Who {
@@ -102,7 +128,10 @@ impl Maker {
             for thread in 0..self.program.threads {
                 if self.rng.chance(85) {
                     let commands = if self.rng.chance(70) { vec![Cmd::EnterLooper] } else { Vec::new() };
-                    self.step((process, thread), Action::Talk(Talk { commands, cut: 0, room: AMPLE }));
+                    self.step(
+                        (process, thread),
+                        Action::Talk(Talk { commands, cut: 0, room: AMPLE, place: Place::Usual }),
+                    );
                 }
             }
             if self.rng.chance(20) {
@@ -126,7 +155,7 @@ impl Maker {
     }
 
     fn scene(&mut self) {
-        match self.rng.weighted(&[24, 10, 8, 8, 8, 20, 10, 8, 8, 2, 3]) {
+        match self.rng.weighted(&[24, 10, 8, 8, 8, 16, 8, 6, 8, 2, 3, 30, 3]) {
             0 => self.call(2),
             1 => self.one_ways(),
             2 => {
@@ -158,10 +187,12 @@ impl Maker {
                 };
                 self.step(who, action);
             }
-            _ => {
+            10 => {
                 let who = self.anyone();
                 self.step(who, Action::Poll);
             }
+            11 => self.wide_scene(),
+            _ => self.step((0, 0), Action::Counts),
         }
     }
 
@@ -352,7 +383,7 @@ impl Maker {
     }
 
     fn own_node(&mut self) -> Object {
-        let flags = self.rng.pick(&[0, 0x100, 0x100, 0x100, 0x17f, 0x10a]);
+        let flags = self.rng.pick(&[0, 0x100, 0x100, 0x100, 0x100, 0x100, 0x100, 0x17f, 0x10a, 0x113, 0x1ff, 0x1100]);
         Object::Binder { node: self.node(), weak: self.rng.chance(15), flags }
     }
 
@@ -375,12 +406,18 @@ impl Maker {
     }
 
     fn load(&mut self) -> Load {
-        let head = match self.rng.weighted(&[40, 30, 20, 6, 4]) {
+        let head = match self.rng.weighted(&[40, 30, 20, 6, 2, 4]) {
             0 => 0,
             1 => 8,
             2 => self.rng.below(200),
             3 => 1000 + self.rng.below(5000),
-            _ => 10_000 + self.rng.below(60_000),
+            4 => 10_000 + self.rng.below(60_000),
+            // As much as somebody has room for, as half of it for one-way calls, and a little more or less.
+            _ => {
+                let mapping = self.rng.pick(&self.program.mappings);
+                let part = mapping / self.rng.pick(&[1, 1, 2, 2, 4]);
+                part.saturating_sub(self.rng.pick(&[0, 0, 8, 16, 4096])) + self.rng.pick(&[0, 0, 0, 8])
+            }
         };
         let mut load = Load { head, ..Load::default() };
         if self.rng.chance(55) {
@@ -402,10 +439,6 @@ impl Maker {
         }
         if self.rng.chance(10) {
             load.damage = Some(self.damage());
-        }
-        // An object that points to the sender's memory and is not translated would be told with an address.
-        if elsewhere && matches!(load.damage, Some(Damage::NoOffsets | Damage::OffsetsCut)) {
-            load.damage = None;
         }
         load
     }
@@ -443,8 +476,9 @@ impl Maker {
 
     fn damage(&mut self) -> Damage {
         let index = self.rng.below(4);
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0 => Damage::OffsetMisaligned(index),
+            12 => Damage::OffsetBefore(index, self.rng.pick(&[4, 8, 16, 24])),
             1 => Damage::OffsetBeyond(index),
             2 => Damage::OffsetTwice(index),
             3 => Damage::OffsetsSwapped,

@@ -8,23 +8,27 @@
 
 mod actor;
 mod encode;
+mod files;
 mod generate;
 mod minimise;
+mod post;
 mod program;
 mod rng;
 mod run;
 mod state;
+mod step;
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use binder_client::Binder;
 use clap::Parser;
 
 use crate::program::Program;
+use crate::run::Cast;
 use crate::run::Driver;
 use crate::run::Trace;
 
@@ -43,6 +47,9 @@ struct Args {
     /// Where the C driver, which ends processes after they have closed it, counts them.
     #[arg(long, value_name = "PATH", default_value = "/sys/kernel/debug/binder/stats")]
     c_stats: PathBuf,
+    /// Where the driver that is tested does.
+    #[arg(long, value_name = "PATH", default_value = "/sys/kernel/debug/binder_rs/stats")]
+    our_stats: PathBuf,
     /// The seed of the first program; the next one has the next.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -68,33 +75,32 @@ struct Args {
 
 /// A place where two drivers disagree.
 struct Difference {
-    program: Arc<Program>,
+    program: Program,
     at: usize,
     ours: Trace,
     c: Trace,
 }
 
-struct Pair {
-    ours: Driver,
-    c: Driver,
+/// The drivers: the C driver first.
+type Drivers = [Driver; 2];
+
+/// Runs a program on both drivers.
+fn compare(cast: &mut Cast<'_>, program: usize) -> Result<Option<Difference>, String> {
+    let c = cast.run(program, 0)?;
+    let ours = cast.run(program, 1)?;
+    let at = (0..c.len().max(ours.len())).find(|at| c.get(*at) != ours.get(*at));
+    Ok(at.map(|at| Difference { program: cast.programs()[program].clone(), at, ours, c }))
 }
 
-impl Pair {
-    fn compare(&self, program: Program) -> Result<Option<Difference>, String> {
-        let program = Arc::new(program);
-        let c = self.c.run(&program)?;
-        let ours = self.ours.run(&program)?;
-        let at = (0..c.len().max(ours.len())).find(|at| c.get(*at) != ours.get(*at));
-        Ok(at.map(|at| Difference { program, at, ours, c }))
-    }
-
-    /// Makes a difference as small as it can be. `None` if it does not happen again.
-    fn shorten(&self, difference: Difference) -> Result<Option<Difference>, String> {
-        let mut program = (*difference.program).clone();
-        program.steps.truncate((difference.at + 1).saturating_sub(program.mappings.len()));
-        let mut failure = Ok(());
-        let mut latest = None;
-        let mut differs = |program: &Program| match self.compare(program.clone()) {
+/// Makes a difference as small as it can be. `None` if it does not happen again.
+fn shorten(drivers: &Drivers, difference: &Difference) -> Result<Option<Difference>, String> {
+    let mut program = difference.program.clone();
+    program.steps.truncate((difference.at + 1).saturating_sub(program.mappings.len()));
+    let mut failure = Ok(());
+    let mut latest = None;
+    let mut differs = |program: &Program| {
+        let found = Cast::new(drivers, vec![program.clone()]).and_then(|mut cast| compare(&mut cast, 0));
+        match found {
             Ok(Some(found)) => {
                 latest = Some(found);
                 true
@@ -104,12 +110,12 @@ impl Pair {
                 failure = Err(error);
                 false
             }
-        };
-        if differs(&program) {
-            minimise::minimise(program, &mut differs);
         }
-        failure.map(|()| latest)
+    };
+    if differs(&program) {
+        minimise::minimise(program, &mut differs);
     }
+    failure.map(|()| latest)
 }
 
 impl Difference {
@@ -141,24 +147,61 @@ fn check_stats(driver: &Driver) -> Result<(), String> {
     let _binder = Binder::open(&driver.device).map_err(|error| error.to_string())?;
     match driver.open_processes()? {
         during if during == before + 1 => Ok(()),
-        _ => Err("the counts of --c-stats are not the C driver's".into()),
+        _ => Err(format!("the counts in {} are not those of {}", driver.stats.display(), driver.device.display())),
+    }
+}
+
+/// A context remembers for good which user was the first to be its manager: it is root on both drivers, in every run.
+fn settle_manager(driver: &Driver) -> Result<(), String> {
+    let binder = Binder::open(&driver.device).map_err(|error| error.to_string())?;
+    binder.become_manager().map_err(|error| error.to_string())?;
+    // Processes that are not root's open it too.
+    let anybody = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(&driver.device, anybody).map_err(|error| error.to_string())
+}
+
+struct Report {
+    kinds: HashSet<(Option<String>, Option<String>)>,
+    shorter: HashSet<(Option<String>, Option<String>)>,
+}
+
+impl Report {
+    /// Prints a difference, unless there was one like it.
+    fn add(&mut self, args: &Args, drivers: &Drivers, found: Difference) -> Result<(), String> {
+        let seed = found.program.seed;
+        if !self.kinds.insert(found.kind()) {
+            println!("# seed {seed}: differs as one before");
+            return Ok(());
+        }
+        let short = if args.no_minimise { None } else { shorten(drivers, &found)? };
+        if short.is_none() && !args.no_minimise {
+            println!("# seed {seed}: differs, but not when it is run alone");
+        }
+        let shown = short.unwrap_or(found);
+        if self.shorter.insert(shown.kind()) {
+            shown.told().lines().for_each(|line| println!("# {line}"));
+        } else {
+            println!("# seed {seed}: differs as one before");
+        }
+        Ok(())
     }
 }
 
 fn fuzz(args: &Args) -> Result<bool, String> {
-    let pair = Pair {
-        ours: Driver { device: args.ours.clone(), stats: None },
-        c: Driver { device: args.c.clone(), stats: Some(args.c_stats.clone()) },
-    };
-    check_stats(&pair.c)?;
-    Binder::open(&pair.ours.device).map_err(|error| error.to_string())?;
+    let drivers = [
+        Driver::new(args.c.clone(), args.c_stats.clone(), true)?,
+        Driver::new(args.ours.clone(), args.our_stats.clone(), false)?,
+    ];
+    for driver in &drivers {
+        check_stats(driver)?;
+        settle_manager(driver)?;
+    }
     println!("KTAP version 1");
     let batches = args.programs.div_ceil(BATCH);
     if !args.forever {
         println!("1..{batches}");
     }
-    let mut kinds = HashSet::new();
-    let mut shorter = HashSet::new();
+    let mut report = Report { kinds: HashSet::new(), shorter: HashSet::new() };
     let mut all_agree = true;
     for batch in 0.. {
         if !args.forever && batch == batches {
@@ -167,35 +210,26 @@ fn fuzz(args: &Args) -> Result<bool, String> {
         let first = batch * BATCH;
         let end = if args.forever { first + BATCH } else { (first + BATCH).min(args.programs) };
         let mut agree = true;
-        for seed in (args.seed + first)..(args.seed + end) {
-            let program = generate::program(seed, args.steps);
+        let seeds = (args.seed + first)..(args.seed + end);
+        let mut cast = Cast::new(&drivers, seeds.map(|seed| generate::program(seed, args.steps)).collect())?;
+        for program in 0..cast.programs().len() {
             if args.verbose {
-                let trace = pair.c.run(&Arc::new(program.clone()))?;
-                eprintln!("{program}{}", trace.join("\n"));
+                let trace = cast.run(program, 0)?;
+                eprintln!("{}{}", cast.programs()[program], trace.join("\n"));
             }
-            let Some(found) = pair.compare(program)? else { continue };
-            agree = false;
-            if !kinds.insert(found.kind()) {
-                println!("# seed {seed}: differs as one before");
-                continue;
+            if let Some(found) = compare(&mut cast, program)? {
+                agree = false;
+                report.add(args, &drivers, found)?;
             }
-            let shown = if args.no_minimise { Some(found) } else { pair.shorten(found)? };
-            match shown {
-                Some(shown) if shorter.insert(shown.kind()) => {
-                    shown.told().lines().for_each(|line| println!("# {line}"));
-                }
-                Some(_) => println!("# seed {seed}: differs as one before"),
-                None => println!("# seed {seed}: differed once, but not again"),
-            }
-            if shorter.len() >= args.show {
+            if report.shorter.len() >= args.show {
                 break;
             }
         }
         all_agree &= agree;
         let result = if agree { "ok" } else { "not ok" };
         println!("{result} {} fuzz.seeds_{}_to_{}", batch + 1, args.seed + first, args.seed + end - 1);
-        eprintln!("binder-fuzz: {end} programs, {} differences", shorter.len());
-        if shorter.len() >= args.show || (args.forever && !agree) {
+        eprintln!("binder-fuzz: {end} programs, {} differences", report.shorter.len());
+        if report.shorter.len() >= args.show || (args.forever && !agree) {
             break;
         }
     }

@@ -5,6 +5,7 @@
 use crate::program::Action;
 use crate::program::Cmd;
 use crate::program::Load;
+use crate::program::Place;
 use crate::program::Program;
 use crate::program::Talk;
 
@@ -59,9 +60,10 @@ fn drop_parts(best: &mut Program, holds: &mut impl FnMut(&Program) -> bool) {
             }
             command += 1;
         }
-        if talk(best, step).is_some_and(|talk| talk.cut > 0) {
-            let shorter = changed(best, step, |talk| talk.cut = 0);
-            if holds(&shorter) {
+        let simpler: [fn(&mut Talk); 3] = [|talk| talk.cut = 0, |talk| talk.place = Place::Usual, |talk| talk.room = 0];
+        for simpler in simpler {
+            let shorter = changed(best, step, simpler);
+            if shorter != *best && holds(&shorter) {
                 *best = shorter;
             }
         }
@@ -119,7 +121,12 @@ mod tests {
     #[test]
     fn only_what_matters_is_left() {
         let step = |thread| Step { process: 0, thread, action: Action::Poll };
-        let noise = Talk { commands: vec![Cmd::EnterLooper, Cmd::AttemptAcquire, Cmd::ExitLooper], cut: 3, room: 0 };
+        let noise = Talk {
+            commands: vec![Cmd::EnterLooper, Cmd::AttemptAcquire, Cmd::ExitLooper],
+            cut: 3,
+            room: 99,
+            place: Place::ReadEnd(4),
+        };
         let mut steps: Vec<_> = (0..20).map(step).collect();
         steps.insert(9, Step { process: 0, thread: 0, action: Action::Talk(noise) });
         let program = Program { seed: 1, mappings: vec![0], threads: 20, steps };
@@ -131,7 +138,7 @@ mod tests {
             tried && program.steps.contains(&step(17))
         };
         let least = minimise(program, holds);
-        let only = Talk { commands: vec![Cmd::AttemptAcquire], cut: 0, room: 0 };
+        let only = Talk { commands: vec![Cmd::AttemptAcquire], cut: 0, room: 0, place: Place::Usual };
         let wanted = [Step { process: 0, thread: 0, action: Action::Talk(only) }, step(17)];
         assert_eq!(least.steps, wanted);
     }

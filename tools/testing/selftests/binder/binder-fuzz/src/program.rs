@@ -50,6 +50,98 @@ pub enum Action {
     },
     /// The process is killed.
     Kill,
+    /// Open the device once more and work on that; what was worked on before is kept, the one before that closed.
+    Open {
+        /// The size of the mapping; 0 for none.
+        mapping: usize,
+    },
+    /// Work on the device that was kept.
+    Switch,
+    /// Hand the open file to another process, which works on it as on one it has opened.
+    Lend {
+        /// Which process.
+        to: usize,
+    },
+    /// Close a copy of the device's descriptor.
+    CloseCopy,
+    /// Map the device, which most often is mapped already.
+    Map {
+        /// How many bytes.
+        len: usize,
+        /// How.
+        how: Map,
+    },
+    /// Unmap the whole mapping.
+    Unmap,
+    /// Ask that the mapping can be written to.
+    MakeWritable,
+    /// Look at the mapping from a buffer's address on.
+    Peek {
+        /// Which buffer.
+        buffer: Buffer,
+        /// How many bytes.
+        len: usize,
+    },
+    /// Watch the device.
+    Epoll(Epoll),
+    /// Become so nice.
+    Nice(i32),
+    /// Become this user.
+    User(u32),
+    /// Look at what the driver counts.
+    Counts,
+}
+
+/// How a device can be mapped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Map {
+    /// As clients do it.
+    Usual,
+    /// Shared, which is no different.
+    Shared,
+    /// So that it can be written to.
+    Writable,
+    /// Not from its start.
+    Offset,
+}
+
+/// What is done with an epoll.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Epoll {
+    /// Add the device, to hear of changes only if so.
+    Watch {
+        /// `EPOLLET`.
+        edge: bool,
+    },
+    /// Ask.
+    Wait,
+    /// Take the device out.
+    Forget,
+}
+
+/// Where what is told to the driver stands, and where it is to write.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Place {
+    /// In memory.
+    #[default]
+    Usual,
+    /// The last bytes of the commands are not there.
+    WriteEnd(usize),
+    /// The last bytes of the room are not there.
+    ReadEnd(usize),
+    /// The commands are at an address that no program has.
+    WriteNowhere(usize),
+    /// The room is.
+    ReadNowhere(usize),
+    /// The ioctl's argument is.
+    Nowhere(usize),
+    /// In memory, but the driver is told that it has had the first bytes of both already.
+    Begun {
+        /// How many bytes of the commands.
+        written: usize,
+        /// How many bytes of the room.
+        read: usize,
+    },
 }
 
 /// One `BINDER_WRITE_READ`.
@@ -61,6 +153,8 @@ pub struct Talk {
     pub cut: usize,
     /// Room to read into.
     pub room: usize,
+    /// Where all this is.
+    pub place: Place,
 }
 
 /// How a handle is named.
@@ -195,6 +289,7 @@ pub enum Object {
 pub enum Damage {
     OffsetMisaligned(usize),
     OffsetBeyond(usize),
+    OffsetBefore(usize, u64),
     OffsetTwice(usize),
     OffsetsSwapped,
     OffsetsCut,
@@ -218,11 +313,17 @@ pub enum Ioctl {
     ThreadExit,
     NodeDebugInfo(u64),
     NodeInfoForRef(Handle, bool),
-    Freeze { process: Option<usize>, enable: u32, wait: u32 },
+    Freeze {
+        process: Option<usize>,
+        enable: u32,
+        wait: u32,
+    },
     FrozenInfo(Option<usize>),
     SpamDetection(u32),
     ExtendedError,
     Other(u32),
+    /// With an argument at an address that no program has.
+    Nowhere(u32, usize),
 }
 
 impl fmt::Display for Step {
@@ -234,7 +335,8 @@ impl fmt::Display for Step {
                 if talk.cut > 0 {
                     write!(f, " less {} bytes", talk.cut)?;
                 }
-                write!(f, ", read {}", talk.room)
+                write!(f, ", read {}", talk.room)?;
+                if talk.place == Place::Usual { Ok(()) } else { write!(f, ", {:?}", talk.place) }
             }
             Action::Ioctl(ioctl) => write!(f, "ioctl {ioctl:?}"),
             other => write!(f, "{other:?}"),

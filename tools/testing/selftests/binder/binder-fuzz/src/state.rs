@@ -8,6 +8,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::sync::Arc;
 
 use binder_client::Binder;
 use binder_client::Return;
@@ -30,18 +31,19 @@ const ADDRESS: u64 = 0xadd0_0000_0000_0000;
 /// How many bytes are told as they are; of more, a sum.
 const TOLD_BYTES: usize = 96;
 
-/// A process's memory.
+/// What a process remembers of one device it works on.
 #[derive(Debug, Default)]
 pub struct State {
-    held: Vec<u64>,
-    freed: Vec<u64>,
+    /// Address and size of each buffer.
+    held: Vec<(u64, u64)>,
+    freed: Vec<(u64, u64)>,
     handles: Vec<u32>,
     asked: Vec<(bool, PtrCookie)>,
     told: u64,
     /// Its own files.
-    pub files: Vec<File>,
+    pub files: Arc<Vec<File>>,
     /// The ids of all processes of the program.
-    pub pids: Vec<i32>,
+    pub pids: Arc<Vec<i32>>,
     /// Its mapping: address and length.
     pub mapping: (u64, u64),
 }
@@ -52,6 +54,11 @@ fn recent<T: Copy>(list: &[T], number: usize) -> Option<T> {
 }
 
 impl State {
+    /// Of a device with a mapping at a place, in a process with these files and that company.
+    pub fn new(files: Arc<Vec<File>>, pids: Arc<Vec<i32>>, mapping: (u64, u64)) -> Self {
+        Self { files, pids, mapping, ..Self::default() }
+    }
+
     /// The handle of a name.
     pub fn handle(&self, name: Handle) -> u32 {
         match name {
@@ -63,10 +70,18 @@ impl State {
     /// The address of a buffer's name.
     pub fn buffer(&self, name: Buffer) -> u64 {
         match name {
-            Buffer::Held(number) => recent(&self.held, number).unwrap_or(0),
-            Buffer::Freed(number) => recent(&self.freed, number).unwrap_or(0),
-            Buffer::Inside(number, place) => recent(&self.held, number).unwrap_or(0) + place,
+            Buffer::Held(_) | Buffer::Freed(_) => self.delivered(name).map_or(0, |(address, _)| address),
+            Buffer::Inside(number, place) => recent(&self.held, number).map_or(0, |(address, _)| address) + place,
             Buffer::At(place) => self.mapping.0 + place,
+        }
+    }
+
+    /// Address and size of a buffer that was delivered.
+    pub fn delivered(&self, name: Buffer) -> Option<(u64, u64)> {
+        match name {
+            Buffer::Held(number) => recent(&self.held, number),
+            Buffer::Freed(number) => recent(&self.freed, number),
+            Buffer::Inside(..) | Buffer::At(_) => None,
         }
     }
 
@@ -87,9 +102,8 @@ impl State {
     pub fn taken(&mut self, effect: Effect) {
         match effect {
             Effect::Freed(address) => {
-                if let Some(at) = self.held.iter().position(|held| *held == address) {
-                    self.held.remove(at);
-                    self.freed.push(address);
+                if let Some(at) = self.held.iter().position(|held| held.0 == address) {
+                    self.freed.push(self.held.remove(at));
                 }
             }
             Effect::Answered(count) => drop(self.asked.drain(..count.min(self.asked.len()))),
@@ -141,6 +155,8 @@ impl State {
                     self.told = state.cookie;
                     format!("{state:?}")
                 }
+                // `spam-latest`: which of two calls in a row is the one too many is not the same.
+                Ok(Return::OnewaySpamSuspect) => "TransactionComplete".into(),
                 Ok(other) => format!("{other:?}"),
                 Err(error) => format!("unreadable: {error}"),
             };
@@ -163,7 +179,7 @@ impl State {
             data.offsets_size,
             self.place(data.offsets),
         );
-        self.held.push(data.buffer);
+        self.held.push((data.buffer, data.data_size));
         match binder.payload(data) {
             Ok(mut payload) => {
                 let mut elsewhere: Vec<Option<(u64, Vec<u8>)>> = vec![None; payload.offsets.len()];
@@ -181,7 +197,8 @@ impl State {
                 }
                 let _ = write!(told, " = {}", self.bytes(&mut payload.data));
             }
-            Err(error) => drop(write!(told, " {error}")),
+            // The error names addresses.
+            Err(_) => told += " [not in a mapping of this process]",
         }
         told
     }
@@ -230,7 +247,7 @@ impl State {
     }
 
     /// Bytes, with places in the mapping instead of addresses.
-    fn bytes(&self, bytes: &mut [u8]) -> String {
+    pub fn bytes(&self, bytes: &mut [u8]) -> String {
         for at in 0..bytes.len().saturating_sub(7) {
             let Ok((word, _)) = u64::read_from_prefix(&bytes[at..]) else { break };
             if let Some(place) = word.checked_sub(self.mapping.0).filter(|place| *place < self.mapping.1) {
@@ -268,11 +285,25 @@ fn file_name(link: &str) -> String {
     }
 }
 
-/// The programs' files that this process has open, in alphabetic order.
-pub fn open_files() -> String {
-    let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let mut names: Vec<_> =
-        links.map(|link| file_name(&link.path().to_string_lossy())).filter(|name| name.starts_with("file-")).collect();
+/// Descriptors in a row that are closed, after which no more are expected.
+const CLOSED: i32 = 8;
+
+/// The programs' files that this process has open from a descriptor on, in alphabetic order.
+pub fn open_files(first: i32) -> String {
+    let mut names = Vec::new();
+    let mut closed = 0;
+    for fd in first.. {
+        match file_name(&format!("/proc/self/fd/{fd}")) {
+            name if name == "closed" => closed += 1,
+            name => {
+                closed = 0;
+                names.extend(Some(name).filter(|name| name.starts_with("file-")));
+            }
+        }
+        if closed == CLOSED {
+            break;
+        }
+    }
     names.sort_unstable();
     names.join(" ")
 }
