@@ -11,6 +11,7 @@ use kernel::{
         Arc,
         LockedBy, //
     },
+    task::Kuid,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -319,7 +320,8 @@ impl Outgoing<'_> {
             sender_pid: process.pid,
             code: self.message.data.code,
             flags: self.message.data.flags,
-            sender_euid: process.task.euid(),
+            // Whoever sends, which need not be who opened the file.
+            sender_euid: Kuid::current_euid(),
             receiver: LockedBy::new(
                 &self.target.inner,
                 Receiver {

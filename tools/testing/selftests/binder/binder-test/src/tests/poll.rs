@@ -28,6 +28,8 @@ use nix::sys::epoll::EpollEvent;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::epoll::EpollTimeout;
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Uid;
+use nix::unistd::seteuid;
 
 use super::tests;
 use crate::differences::Difference;
@@ -61,6 +63,7 @@ tests! { Core, "poll":
     epoll_survives_close,
     close_elsewhere_makes_a_read_return,
     child_may_talk_on_an_inherited_file,
+    child_calls_as_the_user_it_is,
     child_may_not_map_an_inherited_file,
     exec_closes_the_file,
     file_outlives_the_thread_that_opened_it,
@@ -421,6 +424,24 @@ fn child_may_talk_on_an_inherited_file(env: &Env) {
     pair.client.drain();
     pair.server.drain();
     pair.check();
+}
+
+fn child_calls_as_the_user_it_is(env: &Env) {
+    let mut pair = Pair::new(env);
+    let (binder, handle) = (pair.client.binder().clone(), pair.handle);
+    let mut child = Child::spawn(|| {
+        seteuid(Uid::from_raw(4711)).expect("the test runs as root");
+        let empty = Parcel::new();
+        let mut commands = Commands::new();
+        commands.transaction(Call::one_way(handle, 77, &empty));
+        i32::from(binder.write_read(commands.bytes(), &mut []).0 != Ok(()))
+    })
+    .expect("fork");
+    assert!(matches!(child.wait(), Ok(WaitStatus::Exited(_, 0))));
+    let received = pair.server.wait_transaction();
+    // The process is the one that has the file, but it must not lend its user's rights.
+    assert_eq!((received.code, received.sender_euid), (77, 4711));
+    pair.server.give_back(&received);
 }
 
 fn child_may_not_map_an_inherited_file(env: &Env) {
