@@ -8,6 +8,7 @@ use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
+use binder_client::uapi::FlatObject;
 use binder_client::uapi::PtrCookie;
 
 use super::tests;
@@ -30,6 +31,7 @@ tests! { Core, "refs":
     release_waits_for_the_owners_answer,
     owner_answers_that_make_no_sense,
     owner_is_asked_once,
+    owner_is_asked_before_it_hears_that_it_has_sent,
     owner_is_asked_again_after_letting_go,
     references_on_handle_zero,
     reference_on_handle_zero_without_a_manager,
@@ -282,6 +284,40 @@ fn owner_is_asked_once(env: &Env) {
         let reply = pair.client.expect_reply();
         pair.client.give_back(&reply);
     }
+}
+
+fn owner_is_asked_before_it_hears_that_it_has_sent(env: &Env) {
+    let send = |pair: &mut Pair, objects: &[FlatObject]| {
+        let mut parcel = Parcel::new();
+        for object in objects {
+            parcel.object(object);
+        }
+        pair.client.start(Call::one_way(pair.handle, 1, &parcel));
+    };
+    let strong = |node: PtrCookie| object::binder(node.ptr, node.cookie);
+    let weak = |node: PtrCookie| object::weak_binder(node.ptr, node.cookie);
+    let complete = Return::TransactionComplete;
+    let asked = |node| [Return::IncRefs(node), Return::Acquire(node)];
+    let mut pair = Pair::new(env);
+
+    // Strongly, then weakly: what is queued first is enough.
+    let [one, two, three, four] = [node(1), node(2), node(3), node(4)];
+    send(&mut pair, &[strong(one)]);
+    send(&mut pair, &[weak(one)]);
+    pair.client.expect(&[asked(one)[0], asked(one)[1], complete, complete]);
+    send(&mut pair, &[strong(two), weak(two)]);
+    pair.client.expect(&[asked(two)[0], asked(two)[1], complete]);
+
+    // Weakly, then strongly: what is queued moves behind the completion of the first call.
+    send(&mut pair, &[weak(three)]);
+    send(&mut pair, &[strong(three)]);
+    pair.client.expect(&[complete, asked(three)[0], asked(three)[1], complete]);
+
+    // With two nodes the one that has to move does, and the other does not.
+    send(&mut pair, &[weak(four), strong(node(5))]);
+    send(&mut pair, &[strong(four), weak(node(5))]);
+    let five = asked(node(5));
+    pair.client.expect(&[five[0], five[1], complete, asked(four)[0], asked(four)[1], complete]);
 }
 
 fn owner_is_asked_again_after_letting_go(env: &Env) {
