@@ -80,7 +80,7 @@ test-clients: driver
 
 # Each run begins at another seed, which is printed; FUZZ= says otherwise.
 fuzz: driver programs
-	@scripts/vm --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
+	@scripts/vm --smp 1 --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
 		--module 'binder_rs.ko devices=binder' --file $(RELEASE)/binder-fuzz -- \
 		binder-fuzz --ours /dev/binder --c /dev/cbinder $(or $(FUZZ),--forever --seed $(shell date +%s)000)
 

@@ -297,3 +297,83 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use binder_client::hostile::peek;
+    use zerocopy::FromBytes;
+
+    use super::*;
+    use crate::generate;
+    use crate::program::Action;
+    use crate::program::Handle;
+
+    /// The codes of a stream, if each is followed by what it says.
+    fn codes(bytes: &[u8]) -> Vec<u32> {
+        let mut codes = Vec::new();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (code, behind) = u32::read_from_prefix(rest).expect("a code");
+            codes.push(code);
+            rest = &behind[uapi::payload_size(code)..];
+        }
+        codes
+    }
+
+    #[test]
+    fn commands_are_as_long_as_their_codes_say() {
+        let (mut pool, state) = (Pool::new(1 << 20), State::default());
+        let mut seen = HashSet::new();
+        for program in (0..300).map(|seed| generate::program(seed, 40)) {
+            for step in program.steps {
+                let Action::Talk(talk) = step.action else { continue };
+                // What is no code has no length.
+                let known = |command: &&Cmd| !matches!(command, Cmd::Code(_) | Cmd::AnswerAll);
+                let commands: Vec<Cmd> = talk.commands.iter().filter(known).cloned().collect();
+                let stream = Stream::new(&commands, &state, &mut pool);
+                let codes = codes(&stream.bytes);
+                assert_eq!(codes.len(), commands.len(), "{commands:?}");
+                seen.extend(codes);
+            }
+        }
+        // `BC_TRANSACTION` to `BC_FREEZE_NOTIFICATION_DONE`.
+        let numbers: HashSet<u32> = seen.into_iter().map(|code| code & 0xff).collect();
+        assert_eq!(numbers, (0..=21).collect());
+    }
+
+    #[test]
+    fn a_call_comes_out_as_it_went_in() {
+        let (mut pool, state) = (Pool::new(1 << 20), State::default());
+        let node = Node { ptr: 0x10, cookie: 0x11 };
+        let bytes = Object::Bytes { len: 24, parent: None, bad: false };
+        let objects = vec![Object::Binder { node, weak: true, flags: 0x17f }, bytes];
+        let load = Load { head: 9, objects, sg: Some(8), damage: None };
+        let command = Cmd::Call { handle: Handle::No(3), code: 5, flags: 0x10, load };
+        let stream = Stream::new(&[command], &state, &mut pool);
+        assert_eq!(codes(&stream.bytes), [uapi::BC_TRANSACTION_SG]);
+        let sent = uapi::TransactionDataSg::read_from_bytes(&stream.bytes[4..]).expect("as long as it says");
+        let call = sent.transaction;
+        assert_eq!((uapi::from_union(call.target), call.code, call.flags), (3, 5, 0x10));
+        assert_eq!((call.data_size, call.offsets_size, sent.buffers_size), (16 + 24 + 40, 16, 24 + 8));
+        let offsets = peek(call.offsets, 16).expect("offsets");
+        assert_eq!(<[u64; 2]>::read_from_bytes(&offsets), Ok([16, 40]));
+        let data = peek(call.buffer, 80).expect("data");
+        assert_eq!(object::read_flat(&data, 16).and_then(|object| object.as_binder()), Some((0x10, 0x11)));
+        let object = BufferObject::read_from_bytes(&data[40..]).expect("an object");
+        assert_eq!((object.kind, object.length), (uapi::BINDER_TYPE_PTR, 24));
+        assert_eq!(peek(object.buffer, 3), Ok(vec![1, 6, 11]));
+    }
+
+    #[test]
+    fn what_finds_no_room_in_the_pool_is_kept_elsewhere() {
+        let mut pool = Pool::new(16);
+        let small = pool.keep(vec![1; 8]);
+        let large = pool.keep(vec![2; 100]);
+        let next = pool.keep(vec![3; 8]);
+        assert_eq!(next, small + 8);
+        assert_eq!(peek(large, 100), Ok(vec![2; 100]));
+        assert_eq!(peek(small, 16), Ok([[1; 8], [3; 8]].concat()));
+    }
+}

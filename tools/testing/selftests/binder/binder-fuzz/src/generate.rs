@@ -565,12 +565,70 @@ impl Maker {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::program;
+    use crate::program::Action;
 
     #[test]
     fn a_seed_always_gives_the_same_program() {
         assert_eq!(program(5, 40), program(5, 40));
         assert_ne!(program(5, 40).steps, program(6, 40).steps);
+    }
+
+    #[test]
+    fn everything_that_can_be_done_is_done() {
+        let mut done = HashSet::new();
+        for step in (0..400).flat_map(|seed| program(seed, 40).steps) {
+            let name = |text: String| text.split([' ', '(']).next().unwrap_or_default().to_owned();
+            done.insert(name(format!("{:?}", step.action)));
+            match step.action {
+                Action::Ioctl(ioctl) => drop(done.insert(name(format!("{ioctl:?}")))),
+                Action::Talk(talk) => drop(done.insert(name(format!("{:?}", talk.place)))),
+                _ => {}
+            }
+        }
+        for name in [
+            "Talk",
+            "Ioctl",
+            "Poll",
+            "Drain",
+            "Close",
+            "Kill",
+            "Open",
+            "Switch",
+            "Lend",
+            "CloseCopy",
+            "Map",
+            "Unmap",
+            "MakeWritable",
+            "Peek",
+            "Epoll",
+            "Nice",
+            "User",
+            "Counts",
+            "Usual",
+            "WriteEnd",
+            "ReadEnd",
+            "WriteNowhere",
+            "ReadNowhere",
+            "Nowhere",
+            "Begun",
+            "Version",
+            "SetMaxThreads",
+            "BecomeManager",
+            "BecomeManagerExt",
+            "ThreadExit",
+            "NodeDebugInfo",
+            "NodeInfoForRef",
+            "Freeze",
+            "FrozenInfo",
+            "SpamDetection",
+            "ExtendedError",
+            "Other",
+        ] {
+            assert!(done.contains(name), "{name} is never done");
+        }
     }
 
     #[test]

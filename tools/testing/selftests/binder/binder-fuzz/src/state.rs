@@ -37,6 +37,8 @@ pub struct State {
     /// Address and size of each buffer.
     held: Vec<(u64, u64)>,
     freed: Vec<(u64, u64)>,
+    /// How many of them were given back with the last commands.
+    just_freed: usize,
     handles: Vec<u32>,
     asked: Vec<(bool, PtrCookie)>,
     told: u64,
@@ -70,19 +72,27 @@ impl State {
     /// The address of a buffer's name.
     pub fn buffer(&self, name: Buffer) -> u64 {
         match name {
-            Buffer::Held(_) | Buffer::Freed(_) => self.delivered(name).map_or(0, |(address, _)| address),
+            Buffer::Held(number) => recent(&self.held, number).map_or(0, |(address, _)| address),
+            Buffer::Freed(number) => recent(&self.freed, number).map_or(0, |(address, _)| address),
             Buffer::Inside(number, place) => recent(&self.held, number).map_or(0, |(address, _)| address) + place,
             Buffer::At(place) => self.mapping.0 + place,
         }
     }
 
-    /// Address and size of a buffer that was delivered.
+    /// Address and size of a buffer that was delivered and can be looked at: one that is held, or that was given back just
+    /// now. Into one given back before, something else may have been written that was not delivered
+    /// (`undelivered-page`), of which each driver writes as much as it likes.
     pub fn delivered(&self, name: Buffer) -> Option<(u64, u64)> {
         match name {
             Buffer::Held(number) => recent(&self.held, number),
-            Buffer::Freed(number) => recent(&self.freed, number),
+            Buffer::Freed(number) => recent(&self.freed[self.freed.len() - self.just_freed..], number),
             Buffer::Inside(..) | Buffer::At(_) => None,
         }
+    }
+
+    /// New commands are given.
+    pub fn begin(&mut self) {
+        self.just_freed = 0;
     }
 
     /// The cookie of a name.
@@ -104,6 +114,7 @@ impl State {
             Effect::Freed(address) => {
                 if let Some(at) = self.held.iter().position(|held| held.0 == address) {
                     self.freed.push(self.held.remove(at));
+                    self.just_freed += 1;
                 }
             }
             Effect::Answered(count) => drop(self.asked.drain(..count.min(self.asked.len()))),

@@ -181,6 +181,7 @@ struct Came<'a> {
 
 impl Slot {
     fn talk(&mut self, talk: &Talk, pool: &mut Pool, arena: &Arena) -> String {
+        self.state.begin();
         let stream = Stream::new(&talk.commands, &self.state, pool);
         let commands = &stream.bytes[..stream.bytes.len().saturating_sub(talk.cut)];
         let fits = commands.len() + 16 <= PAGE && talk.room + 16 <= PAGE;
