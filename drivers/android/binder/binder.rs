@@ -63,6 +63,8 @@ mod buffer;
 
 mod object;
 
+mod netlink;
+
 mod outgoing;
 
 mod transaction;
@@ -92,6 +94,7 @@ module! {
 
 /// The loaded module. The fields are dropped in this order.
 struct Binder {
+    _reports: Option<netlink::Registration>,
     _binderfs: binderfs::Registration,
     _devices: device::Devices,
     _logs: log_file::Directory,
@@ -112,12 +115,18 @@ impl kernel::Module for Binder {
         let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
+        // SAFETY: As above: there is no other.
+        let reports = unsafe { netlink::Registration::new() };
         let devices = device::Devices::new(module, &mount)?;
         // SAFETY: As above: there is no other.
         let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
         logs.make_files();
+        if let Err(e) = &reports {
+            pr_warn!("there is a netlink family 'binder' already ({e:?}): failures are not reported there\n");
+        }
         pr_info!("{} devices\n", devices.count());
         Ok(Self {
+            _reports: reports.ok(),
             _binderfs: binderfs,
             _devices: devices,
             _logs: logs,

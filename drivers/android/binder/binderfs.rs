@@ -62,7 +62,7 @@ use crate::{
         self,
         errno, //
     },
-    rmap,
+    netlink, rmap,
 };
 
 use self::{
@@ -78,13 +78,15 @@ use self::{
     },
 };
 
-/// What `features/` has: one file for each, which reads `1`, if the driver does it.
-const FEATURES: [(&CStr, bool); 4] = [
-    (c"oneway_spam_detection", true),
-    (c"extended_error", true),
-    (c"freeze_notification", true),
-    (c"transaction_report", false),
+/// What `features/` has: one file for each, which reads `1`.
+const FEATURES: [&CStr; 3] = [
+    c"oneway_spam_detection",
+    c"extended_error",
+    c"freeze_notification",
 ];
+
+/// The same, where failures are reported.
+const TRANSACTION_REPORT: &CStr = c"transaction_report";
 
 /// The file system's number, as in `linux/magic.h`.
 const MAGIC: c_ulong = 0x6c6f_6f70;
@@ -412,10 +414,11 @@ fn populate(sb: &Super) -> Result {
         sb.add_device(&name, |_| Ok(()))?;
     }
     let features = root.add_dir(sb, c"features")?;
-    for (name, supported) in FEATURES {
-        if supported {
-            features.add(name, NewInode::feature(sb)?)?;
-        }
+    for name in FEATURES {
+        features.add(name, NewInode::feature(sb)?)?;
+    }
+    if netlink::is_registered() {
+        features.add(TRANSACTION_REPORT, NewInode::feature(sb)?)?;
     }
     if sb.info().global_stats {
         sb.set_proc_dir(&logs_dir::populate(sb, &root)?);

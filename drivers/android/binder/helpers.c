@@ -7,7 +7,6 @@
  * that uses it.
  */
 
-#include <linux/list.h>
 #include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
@@ -19,23 +18,13 @@
 static_assert(SHRINKER_NUMA_AWARE == 4);
 
 /* The module! macro knows integer parameters only. */
-static char *devices = "binder,hwbinder,vndbinder";
-module_param(devices, charp, 0444);
+char *binder_rs_devices = "binder,hwbinder,vndbinder";
+module_param_named(devices, binder_rs_devices, charp, 0444);
 MODULE_PARM_DESC(devices, "names of the device nodes, separated by commas; each is a context of its own");
-
-const char *binder_rs_devices(void)
-{
-	return devices;
-}
 
 void binder_rs_set_current_state(unsigned int state)
 {
 	set_current_state(state);
-}
-
-void binder_rs_list_del_init(struct list_head *entry)
-{
-	list_del_init(entry);
 }
 
 bool binder_rs_ratelimit(void)

@@ -3,23 +3,14 @@
 #ifndef _BINDER_RS_HELPERS_H
 #define _BINDER_RS_HELPERS_H
 
-#include <linux/types.h>
+#include <linux/fs_context.h>
 
-struct dentry;
-struct fs_context;
-struct fs_parameter;
-struct inode;
-struct list_head;
-struct super_block;
-
-const char *binder_rs_devices(void);
+extern char *binder_rs_devices;
 void binder_rs_set_current_state(unsigned int state);
-void binder_rs_list_del_init(struct list_head *entry);
 bool binder_rs_ratelimit(void);
 
 /* binderfs_context.c, for binderfs.rs */
 #define BINDER_RS_FS_MAGIC 0x6c6f6f70
-
 #define BINDER_RS_OPTION_MAX 1
 #define BINDER_RS_OPTION_STATS 2
 #define BINDER_RS_STATS_GLOBAL 1
@@ -30,6 +21,11 @@ struct super_block *binder_rs_context_super(struct fs_context *fc);
 int binder_rs_context_parse(struct fs_context *fc, struct fs_parameter *param, u32 *value);
 void binder_rs_context_error(struct fs_context *fc, const char *message);
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry);
+
+/* netlink.c, for netlink.rs */
+extern struct genl_family binder_rs_family;
+bool binder_rs_reports_are_wanted(void);
+void binder_rs_report(const void *attributes, size_t size);
 
 /* binderfs.rs, for binderfs_context.c */
 void binder_rs_fs_free(struct fs_context *fc);

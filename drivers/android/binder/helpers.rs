@@ -20,10 +20,9 @@ use kernel::{
 };
 
 extern "C" {
-    fn binder_rs_devices() -> *const kernel::ffi::c_char;
+    static binder_rs_devices: *const kernel::ffi::c_char;
     fn binder_rs_set_current_state(state: c_uint);
     fn binder_rs_ratelimit() -> bool;
-    fn binder_rs_list_del_init(entry: *mut bindings::list_head);
 }
 
 /// The module parameter `devices=`: names separated by commas.
@@ -31,7 +30,7 @@ extern "C" {
 /// It cannot be written once the module runs (mode 0444), so the text does not change under the reader.
 pub(crate) fn devices() -> &'static CStr {
     // SAFETY: A `charp` parameter is a string that ends in NUL and lives as long as the module does.
-    unsafe { CStr::from_char_ptr(binder_rs_devices()) }
+    unsafe { CStr::from_char_ptr(binder_rs_devices) }
 }
 
 /// Sets the state in which the current task's next `schedule()` leaves it, with the barrier that goes with it.
@@ -44,16 +43,6 @@ pub(crate) fn set_current_state(state: u32) {
 pub(crate) fn may_log() -> bool {
     // SAFETY: The function has no requirements.
     unsafe { binder_rs_ratelimit() }
-}
-
-/// Takes `entry` off the list it is on and leaves it pointing at itself.
-///
-/// # Safety
-///
-/// `entry` must be initialised, and the caller must have exclusive access to it and to the list it is on.
-pub(crate) unsafe fn list_del_init(entry: *mut bindings::list_head) {
-    // SAFETY: By the caller's promise.
-    unsafe { binder_rs_list_del_init(entry) };
 }
 
 /// The error for what does not fit the protocol's state, which the kernel's crates have no name for.

@@ -28,6 +28,7 @@ use crate::{
         BR_DEAD_REPLY,
         BR_FAILED_REPLY,
         BR_FROZEN_REPLY,
+        BR_TRANSACTION_PENDING_FROZEN,
         FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
         TF_CLEAR_BUF, //
     },
@@ -46,7 +47,7 @@ use crate::{
         Transaction,
         TransactionRef, //
     },
-    nice, object,
+    netlink, nice, object,
     stats::CountedTransaction,
     trace,
     transaction_log::{
@@ -121,6 +122,8 @@ pub(crate) struct Recorded {
     pub(crate) to: (i32, i32),
     /// Number of the node that is called.
     pub(crate) node: u32,
+    /// It waits until its receiver is thawed.
+    pub(crate) waits_frozen: bool,
 }
 
 impl Recorded {
@@ -133,6 +136,7 @@ impl Recorded {
             kind,
             to: (0, 0),
             node: 0,
+            waits_frozen: false,
         }
     }
 
@@ -178,6 +182,27 @@ impl Recorded {
             FAILED.write(FAILED.begin(), &record);
         }
         ALL.write(self.place, &record);
+        if let Some(failure) = failure {
+            self.report(thread, message, failure.code);
+        } else if self.waits_frozen {
+            self.report(thread, message, BR_TRANSACTION_PENDING_FROZEN);
+        }
+    }
+
+    /// Tells those who listen what the sender reads.
+    #[cold]
+    fn report(&self, thread: &Thread, message: &Message, error: u32) {
+        let process = &thread.process;
+        netlink::report(&netlink::Report {
+            error,
+            context: &process.context.name,
+            from: (process.pid, thread.id),
+            to: self.to,
+            is_reply: self.kind == Kind::Reply,
+            flags: message.data.flags,
+            code: message.data.code,
+            data_size: message.data.data_size,
+        });
     }
 }
 

@@ -66,7 +66,6 @@ use kernel::{
 };
 
 use crate::{
-    helpers::list_del_init,
     lru::LRU,
     rmap::{
         self,
@@ -383,7 +382,8 @@ impl PageRange {
     /// # Safety
     ///
     /// The caller must own the list that `item` is on, and it and the `run - 1` entries after it must be entries moved
-    /// there by [`PageRange::isolate`], of one range, with consecutive indices.
+    /// there by [`PageRange::isolate`], of one range, with consecutive indices. None of them may be looked at
+    /// afterwards: they are on no list or on the LRU, or gone.
     pub(crate) unsafe fn reclaim(item: *mut bindings::list_head, run: usize) -> usize {
         // SAFETY: The slots own references on their range, which are taken up only below.
         let (owner, first) = unsafe {
@@ -406,8 +406,8 @@ impl PageRange {
                     break;
                 }
                 if let Some(mut slot) = slots.get(index) {
-                    // SAFETY: The entry is on the caller's list.
-                    unsafe { list_del_init(slot.links()) };
+                    // SAFETY: The entry is on the caller's list, who does not come past it any more.
+                    unsafe { bindings::INIT_LIST_HEAD(slot.links()) };
                     match slot.flags.zapped(*slot.users, dead) {
                         Next::Keep => {}
                         Next::List => {

@@ -215,14 +215,14 @@ unsafe extern "C" fn scan(
     // SAFETY: The list is initialised, this scan's own, and holds isolated entries only.
     unsafe { list_sort(ptr::null_mut(), head, Some(compare)) };
     let mut freed = 0;
-    loop {
-        // SAFETY: As above.
-        let first = unsafe { (*head).next };
-        if ptr::eq(first, head) {
-            break;
-        }
-        // SAFETY: `first` and the entries after it are isolated entries; `reclaim` takes exactly those of the run.
-        freed += unsafe { PageRange::reclaim(first, run_length(head, first)) };
+    // SAFETY: The list is initialised.
+    let mut first = unsafe { (*head).next };
+    while !ptr::eq(first, head) {
+        // SAFETY: `first` and the entries after it are isolated entries.
+        let (run, next) = unsafe { next_run(head, first) };
+        // SAFETY: These are exactly those of the run, and what is looked at from now on begins with `next`.
+        freed += unsafe { PageRange::reclaim(first, run) };
+        first = next;
     }
     // CAST: Widening.
     RECLAIMED.add(freed as u64, Relaxed);
@@ -233,14 +233,17 @@ unsafe extern "C" fn scan(
     freed
 }
 
-/// How many entries from `first` on are neighbours in one mapping.
+/// How many entries from `first` on are neighbours in one mapping, and what comes after them.
 ///
 /// # Safety
 ///
-/// `first` must be an isolated entry on the list of isolated entries at `head`.
-unsafe fn run_length(head: *mut bindings::list_head, first: *mut bindings::list_head) -> usize {
+/// `first` must be an isolated entry on the list at `head`, and so must all be that come after it.
+unsafe fn next_run(
+    head: *mut bindings::list_head,
+    first: *mut bindings::list_head,
+) -> (usize, *mut bindings::list_head) {
     let mut item = first;
-    neighbours(iter::from_fn(|| {
+    let run = neighbours(iter::from_fn(|| {
         if ptr::eq(item, head) {
             return None;
         }
@@ -249,7 +252,13 @@ unsafe fn run_length(head: *mut bindings::list_head, first: *mut bindings::list_
         // SAFETY: As above.
         item = unsafe { (*item).next };
         Some(position)
-    }))
+    }));
+    let mut next = first;
+    for _ in 0..run {
+        // SAFETY: As above; the list has so many entries.
+        next = unsafe { (*next).next };
+    }
+    (run, next)
 }
 
 /// How many of these positions, from the first on, follow one another in one mapping. A position is a mapping and an

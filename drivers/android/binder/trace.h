@@ -20,12 +20,11 @@ DEFINE_EVENT(binder_rs_codes, binder_rs_return, TP_PROTO(u32 code), TP_ARGS(code
 DECLARE_EVENT_CLASS(binder_rs_transactions, SENT_PROTO, SENT_ARGS,
 	TP_STRUCT__entry(__field(u32, debug_id) __field(u32, target_node) __field(int, to_proc)
 		__field(int, to_thread) __field(bool, reply) __field(u32, code) __field(u32, flags)),
-	TP_fast_assign(__entry->debug_id = debug_id; __entry->target_node = target_node;
-		__entry->to_proc = to_proc; __entry->to_thread = to_thread;
-		__entry->reply = reply; __entry->code = code; __entry->flags = flags;),
+	TP_fast_assign(__entry->debug_id = debug_id; __entry->target_node = target_node; __entry->to_proc = to_proc;
+		__entry->to_thread = to_thread; __entry->reply = reply; __entry->code = code; __entry->flags = flags;),
 	TP_printk("debug_id=%u target_node=%u to_proc=%d to_thread=%d reply=%d code=%#x flags=%#x",
-		__entry->debug_id, __entry->target_node, __entry->to_proc, __entry->to_thread,
-		__entry->reply, __entry->code, __entry->flags));
+		__entry->debug_id, __entry->target_node, __entry->to_proc, __entry->to_thread, __entry->reply,
+		__entry->code, __entry->flags));
 DEFINE_EVENT(binder_rs_transactions, binder_rs_transaction, SENT_PROTO, SENT_ARGS);
 DEFINE_EVENT(binder_rs_transactions, binder_rs_transaction_received, SENT_PROTO, SENT_ARGS);
 
@@ -33,10 +32,9 @@ DEFINE_EVENT(binder_rs_transactions, binder_rs_transaction_received, SENT_PROTO,
 #define BUFFER_ARGS TP_ARGS(proc, debug_id, offset, size)
 DECLARE_EVENT_CLASS(binder_rs_buffers, BUFFER_PROTO, BUFFER_ARGS,
 	TP_STRUCT__entry(__field(int, proc) __field(u32, debug_id) __field(size_t, offset) __field(size_t, size)),
-	TP_fast_assign(__entry->proc = proc; __entry->debug_id = debug_id;
-		__entry->offset = offset; __entry->size = size;),
-	TP_printk("proc=%d debug_id=%u offset=%#zx size=%zu",
-		__entry->proc, __entry->debug_id, __entry->offset, __entry->size));
+	TP_fast_assign(__entry->proc = proc; __entry->debug_id = debug_id; __entry->offset = offset; __entry->size = size;),
+	TP_printk("proc=%d debug_id=%u offset=%#zx size=%zu", __entry->proc, __entry->debug_id, __entry->offset,
+		__entry->size));
 DEFINE_EVENT(binder_rs_buffers, binder_rs_buffer_alloc, BUFFER_PROTO, BUFFER_ARGS);
 DEFINE_EVENT(binder_rs_buffers, binder_rs_buffer_alloc_failed, BUFFER_PROTO, BUFFER_ARGS);
 DEFINE_EVENT(binder_rs_buffers, binder_rs_buffer_free, BUFFER_PROTO, BUFFER_ARGS);
@@ -56,8 +54,6 @@ DEFINE_EVENT(binder_rs_pages, binder_rs_reclaim, PAGES_PROTO, PAGES_ARGS);
 
 #endif
 
-#undef TRACE_INCLUDE_PATH
-#undef TRACE_INCLUDE_FILE
 #define TRACE_INCLUDE_PATH .
 #define TRACE_INCLUDE_FILE trace
 #include <trace/define_trace.h>

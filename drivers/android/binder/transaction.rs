@@ -220,7 +220,6 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
         })?
     };
     let target = node.0.owner.clone();
-    record.to.0 = target.pid;
     record.node = node.0.debug_id;
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
@@ -245,9 +244,10 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
 fn call_oneway(
     outgoing: &Outgoing<'_>,
     node: StrongNode,
-    record: &Recorded,
+    record: &mut Recorded,
 ) -> Result<(), Failure> {
     let thread = outgoing.thread;
+    record.to.0 = outgoing.target.pid;
     let node_ref = node.0.clone();
     let (buffer, suspect) = outgoing.fill(Some(node), true)?;
     let transaction = outgoing.transaction(buffer, None, None)?;
@@ -265,6 +265,7 @@ fn call_oneway(
     }
     let is_frozen = inner.frozen;
     inner.oneway_received |= is_frozen;
+    record.waits_frozen = is_frozen;
     let state = node_ref.state(&mut inner);
     let mut superseded = None;
     let waits = core::mem::replace(&mut state.oneway_active, true);
@@ -346,6 +347,7 @@ fn call_and_wait(
     let thread = outgoing.thread;
     let target = &outgoing.target;
     let (parent, waiting) = place_call(thread, target)?;
+    record.to.0 = target.pid;
     record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
     let (buffer, _) = outgoing.fill(Some(node), false)?;
     let transaction = outgoing.transaction(buffer, Some(thread.clone()), parent.clone())?;

@@ -25,6 +25,9 @@ const CTRL_ATTR_MCAST_GROUPS: u16 = 7;
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 
+const BINDER_CMD_REPORT: u8 = 1;
+const BINDER_FAMILY_VERSION: u8 = 1;
+
 /// The type and the bytes of each attribute in `bytes`.
 fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut all = Vec::new();
@@ -45,7 +48,54 @@ fn u32_of(bytes: &[u8]) -> u32 {
 /// Somebody who listens.
 #[derive(Debug)]
 pub struct Listener {
-    _socket: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// A transaction that did not go as it should. What the message does not say is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What the sender read.
+    pub error: Option<u32>,
+    /// The device's name.
+    pub context: Option<String>,
+    pub from_pid: Option<u32>,
+    pub from_tid: Option<u32>,
+    pub to_pid: Option<u32>,
+    pub to_tid: Option<u32>,
+    pub is_reply: bool,
+    pub flags: Option<u32>,
+    pub code: Option<u32>,
+    pub data_size: Option<u32>,
+}
+
+impl Report {
+    /// Of a message of the family's only kind.
+    fn parse(bytes: &[u8]) -> Self {
+        assert_eq!(bytes[16..18], [BINDER_CMD_REPORT, BINDER_FAMILY_VERSION]);
+        let mut report = Self::default();
+        for (kind, value) in attributes(&bytes[20..]) {
+            match kind {
+                1 => report.error = Some(u32_of(value)),
+                2 => {
+                    let name = value.strip_suffix(b"\0").expect("a name ends in a zero");
+                    report.context = Some(String::from_utf8(name.to_vec()).expect("text"));
+                }
+                3 => report.from_pid = Some(u32_of(value)),
+                4 => report.from_tid = Some(u32_of(value)),
+                5 => report.to_pid = Some(u32_of(value)),
+                6 => report.to_tid = Some(u32_of(value)),
+                7 => {
+                    assert_eq!(value, b"");
+                    report.is_reply = true;
+                }
+                8 => report.flags = Some(u32_of(value)),
+                9 => report.code = Some(u32_of(value)),
+                10 => report.data_size = Some(u32_of(value)),
+                other => panic!("attribute {other}: {value:x?}"),
+            }
+        }
+        report
+    }
 }
 
 impl Listener {
@@ -57,7 +107,27 @@ impl Listener {
         assert!((1..=32).contains(&group), "a group that bind() cannot name: {group}");
         let socket = open()?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1 << (group - 1)))?;
-        Ok(Self { _socket: socket })
+        Ok(Self { socket })
+    }
+
+    /// What was reported since the last look.
+    #[track_caller]
+    pub fn reports(&self) -> Vec<Report> {
+        let mut reports = Vec::new();
+        loop {
+            let mut buffer = [0; 8192];
+            match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(count) => reports.push(Report::parse(&buffer[..count])),
+                Err(Errno::EAGAIN) => return reports,
+                Err(errno) => panic!("a netlink socket: {errno}"),
+            }
+        }
+    }
+
+    /// Whether there were more than there was room for, which is told once.
+    pub fn missed(&self) -> bool {
+        let peek = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+        recv(self.socket.as_raw_fd(), &mut [0; 1], peek) == Err(Errno::ENOBUFS)
     }
 
     /// The number of the group `report` of the family `binder`.

@@ -29,6 +29,7 @@ mod oneway;
 mod poll;
 mod reclaim;
 mod refs;
+mod report;
 mod secctx;
 mod sg;
 mod threads;
@@ -99,6 +100,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         nice::TESTS,
         counts::TESTS,
         trace::TESTS,
+        report::TESTS,
         binderfs::TESTS,
         faults::TESTS,
         faults_around::TESTS,
