@@ -45,6 +45,10 @@ differences! {
     SpamLatest = "spam-latest",
     /// Whether the module can be unloaded.
     Unload = "unload",
+    /// Whether a long list of work is shown whole.
+    LongLists = "long-lists",
+    /// Which mounts have a file for a process in `binder_logs/proc`.
+    BinderfsProc = "binderfs-proc",
     /// What can be renamed in binderfs.
     BinderfsRename = "binderfs-rename",
 }

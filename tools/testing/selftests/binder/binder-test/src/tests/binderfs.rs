@@ -76,6 +76,7 @@ tests! { Binderfs, "binderfs":
     logs_can_be_read_and_cannot_be_removed,
     a_process_has_a_file_while_it_has_a_device,
     files_of_processes_come_and_go_together,
+    each_mount_has_files_of_its_own_processes,
     each_mount_has_contexts_of_its_own,
     one_name_for_many_at_once,
     a_detached_mount_goes_on,
@@ -611,6 +612,24 @@ fn files_of_processes_come_and_go_together(env: &Env) {
     }
     peers.into_iter().for_each(Peer::join);
     until(|| mount.names("binder_logs/proc").is_empty());
+}
+
+fn each_mount_has_files_of_its_own_processes(env: &Env) {
+    let (first, second) = (with_logs(), with_logs());
+    let own: BTreeSet<String> = [unistd::getpid().to_string()].into();
+    let files = |mount: &Mount| mount.names("binder_logs/proc");
+    let open = |mount: &Mount| Binder::open(&mount.make("device")).expect("open");
+    let one = open(&first);
+    let _other = open(&second);
+    assert_eq!(files(&first), own);
+    let wanted = match env.driver(Difference::BinderfsProc) {
+        Driver::C => BTreeSet::new(),
+        Driver::Ours => own,
+    };
+    assert_eq!(files(&second), wanted);
+    drop(one);
+    until(|| files(&first).is_empty());
+    assert_eq!(files(&second), wanted);
 }
 
 fn each_mount_has_contexts_of_its_own(env: &Env) {

@@ -17,6 +17,7 @@ mod fd;
 mod freeze;
 mod info;
 mod ioctl;
+mod logs;
 mod looper;
 mod lsm;
 mod mapping;
@@ -100,6 +101,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         nice::TESTS,
         counts::TESTS,
         trace::TESTS,
+        logs::TESTS,
         report::TESTS,
         binderfs::TESTS,
         faults::TESTS,

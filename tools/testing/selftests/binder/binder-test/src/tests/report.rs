@@ -165,7 +165,8 @@ fn a_call_back_that_is_refused(env: &Env) {
     let back = object::binder(node(0x77).ptr, node(0x77).cookie);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&back)));
     let received = pair.server.expect_transaction();
-    let handle = pair.server.payload(&received).expect("a readable buffer").flat(0).and_then(|object| object.as_handle());
+    let handle =
+        pair.server.payload(&received).expect("a readable buffer").flat(0).and_then(|object| object.as_handle());
     pair.server.start(Call::new(handle.expect("a handle"), 6, &Parcel::from_bytes(&vec![0; TOO_LARGE])));
     pair.server.expect(&[Return::FailedReply]);
     // It is known which thread would have got it: the one that waits.
