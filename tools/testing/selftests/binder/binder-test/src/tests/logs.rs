@@ -582,7 +582,9 @@ fn read_while_processes_come_and_go(env: &Env) {
                 })
             })
             .collect();
-        peers.iter().for_each(|peer| drop(peer.hear()));
+        for peer in &peers {
+            peer.hear();
+        }
         pair.check();
         if turn % 2 == 0 {
             peers.iter_mut().for_each(Peer::kill);
