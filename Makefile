@@ -87,9 +87,10 @@ fuzz: driver programs
 kunit: setup
 	@scripts/kunit
 
+# The C driver first: it does not load where its netlink family's name is taken.
 bench: driver programs
-	@scripts/vm --icount --timeout 1200 --log $(O)/bench.log --module 'binder_rs.ko devices=binder' \
-		--module 'binder_linux.ko devices=cbinder' --file $(RELEASE)/binder-bench -- \
+	@scripts/vm --icount --timeout 1200 --log $(O)/bench.log --module 'binder_linux.ko devices=cbinder' \
+		--module 'binder_rs.ko devices=binder' --file $(RELEASE)/binder-bench -- \
 		binder-bench --ours /dev/binder --c /dev/cbinder
 
 profile: driver programs
