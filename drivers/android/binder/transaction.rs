@@ -173,7 +173,10 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     if let Some(call) = call {
         if let Some(caller) = &call.from {
             let mut inner = caller.process.inner.lock();
-            set_extended_error(caller, &mut inner, id, Some(&failure));
+            // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
+            if caller.state(&mut inner).extended_error.command == BR_OK {
+                set_extended_error(caller, &mut inner, id, Some(&failure));
+            }
         }
         fail_call(call, failure.code);
     }

@@ -32,6 +32,7 @@ tests! { Interface, "info":
     requests_with_bad_addresses,
     extended_error_says_what_failed,
     extended_error_is_forgotten_when_read,
+    extended_error_of_a_reply_does_not_take_the_place_of_another,
     extended_error_is_each_threads_own,
     spam_is_told_once_to_who_asked,
     spam_is_not_told_to_who_did_not_ask,
@@ -188,6 +189,26 @@ fn extended_error_is_forgotten_when_read(env: &Env) {
     end.expect(&[Return::FailedReply]);
     assert_ne!(extended_error(end.binder()), nothing);
     assert_eq!(extended_error(end.binder()), nothing);
+}
+
+fn extended_error_of_a_reply_does_not_take_the_place_of_another(env: &Env) {
+    for fail_before in [false, true] {
+        let mut pair = Pair::new(env);
+        let empty = Parcel::new();
+        pair.client.start(Call::new(pair.handle, 1, &empty));
+        if fail_before {
+            pair.client.start(Call::new(4711, 1, &empty));
+        }
+        let received = pair.server.expect_transaction();
+        pair.server.give_back(&received);
+        // The caller takes no descriptors: its call fails with EPERM.
+        let mut parcel = Parcel::new();
+        parcel.object(&object::fd(0, 0));
+        pair.server.answer(&parcel);
+        let errno = if fail_before { Errno::EINVAL } else { Errno::EPERM };
+        let error = extended_error(pair.client.binder());
+        assert_eq!((error.command, error.param), (uapi::BR_FAILED_REPLY, -(errno as i32)));
+    }
 }
 
 fn extended_error_is_each_threads_own(env: &Env) {
