@@ -24,7 +24,7 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan test-clients fuzz kunit bench \
+.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan test-clients mutants fuzz kunit bench \
 	profile check clippy clean help
 .NOTPARALLEL:
 
@@ -78,6 +78,10 @@ test-clients: driver
 	@scripts/setup --clients
 	@scripts/test --only clients-ours --only clients-c $(FILTER)
 
+# The tests' own test: the driver, broken in one way at a time. ONLY names some of the ways.
+mutants: programs
+	@scripts/mutants $(ONLY:%=--only %)
+
 # Each run begins at another seed, which is printed; FUZZ= says otherwise.
 fuzz: driver programs
 	@scripts/vm --smp 1 --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
@@ -112,6 +116,7 @@ help:
 	@echo '  make test-debug the tests in a kernel with KASAN, lockdep and injected failures'
 	@echo '  make test-kcsan the tests in a kernel that finds data races; takes long'
 	@echo '  make test-clients programs on rsbinder and libgbinder, on both drivers'
+	@echo '  make mutants    break the driver in many ways: each must turn a test red; ONLY= names some'
 	@echo '  make fuzz       compare random programs on both drivers, until stopped'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'
