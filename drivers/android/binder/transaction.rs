@@ -477,14 +477,26 @@ fn reply_to(
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| tell(failed(e, "out of memory")))?;
+    let complete_arc = complete.clone_arc();
     let work = transaction
         .to_queue()
         .ok_or(tell(failed(EINVAL, "queued")))?;
     record.traced(outgoing.message);
 
+    // First this side: what the thread itself waits for, further down, may come as soon as the caller goes on, and a
+    // thread that has replied reads that it has before it reads anything else.
+    let mut inner = thread.process.inner.lock();
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    thread.push_own(&mut inner, complete);
+    drop(inner);
+
     let mut inner = target.inner.lock();
     if inner.dead || !is_top(&mut inner) {
         drop(inner);
+        let mut inner = thread.process.inner.lock();
+        let removed = remove_from(&mut thread.state(&mut inner).work, &complete_arc);
+        drop(inner);
+        drop(removed);
         return Err(tell(dead("caller is dead")));
     }
     let popped = core::mem::replace(
@@ -495,10 +507,6 @@ fn reply_to(
     caller.push(&mut inner, work, true);
     drop(inner);
     drop(popped);
-
-    let mut inner = thread.process.inner.lock();
-    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
-    thread.push_own(&mut inner, complete);
     Ok(())
 }
 

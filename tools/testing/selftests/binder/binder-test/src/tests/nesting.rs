@@ -31,6 +31,7 @@ tests! { Core, "nesting":
     one_way_inside_a_call_goes_to_the_process,
     call_to_another_inside_a_call,
     inner_reply_must_come_first,
+    inner_reply_is_taken_before_the_outer_comes,
     inner_call_that_fails_leaves_the_outer,
     thread_exit_inside_a_call_fails_the_caller,
     caller_that_exits_its_thread_is_not_answered,
@@ -327,6 +328,42 @@ fn inner_reply_must_come_first(env: &Env) {
     let reply = replies(&mut pair.client);
     assert_eq!(pair.client.take(&reply).data, b"in order");
     pair.check();
+}
+
+/// Libraries wait for the word that a reply was taken and drop any other reply meanwhile: one that comes too early is
+/// lost, and they wait for it forever. It comes as soon as the one who was replied to goes on, at whatever moment.
+fn inner_reply_is_taken_before_the_outer_comes(env: &Env) {
+    let Both { mut pair, back } = Both::new(env);
+    let rounds = 2000;
+    pair.server.set_blocking(true);
+    let binder = pair.server.binder().clone();
+    let serving = std::thread::spawn(move || {
+        let mut left = rounds;
+        Looper::new(binder).serve(|looper, _| {
+            let reply = looper.call(Call::new(back, 2, &Parcel::new())).expect("an answer");
+            looper.free(&reply);
+            left -= 1;
+            if left == 0 { Served::Stop(Parcel::new()) } else { Served::Reply(Parcel::new()) }
+        })
+    });
+    pair.client.set_blocking(true);
+    for round in 0..rounds {
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+        assert_eq!(pair.client.next().expect("a return"), Return::TransactionComplete);
+        let inner = pair.client.next().expect("a return");
+        let Return::Transaction(inner) = inner else { panic!("not a call: {inner:x?}") };
+        pair.client.free(&inner);
+        pair.client.start_reply(Call::reply(&Parcel::new()));
+        let first = pair.client.next().expect("a return");
+        assert_eq!(first, Return::TransactionComplete, "round {round}");
+        let outer = pair.client.next().expect("a return");
+        let Return::Reply(outer) = outer else { panic!("not a reply: {outer:x?}") };
+        pair.client.give_back(&outer);
+    }
+    serving.join().expect("the thread is well").expect("every call is answered");
+    pair.client.set_blocking(false);
+    pair.server.set_blocking(false);
+    whole(&mut pair);
 }
 
 fn inner_call_that_fails_leaves_the_outer(env: &Env) {
