@@ -24,8 +24,8 @@ export KVER
 # Neither the jobs of this make nor its variables are those of the root's.
 unexport MAKEFLAGS MAKEOVERRIDES
 
-.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan test-clients mutants fuzz kunit bench \
-	profile check clippy clean help
+.PHONY: all setup update driver programs programs32 run shell test test-debug test-kcsan test-clients test-long mutants fuzz \
+	kunit bench profile check clippy clean help
 .NOTPARALLEL:
 
 all: driver
@@ -82,6 +82,10 @@ test-clients: driver
 mutants: programs
 	@scripts/mutants $(ONLY:%=--only %)
 
+# Ten thousand processes killed, the module loaded and unloaded hundreds of times.
+test-long: driver programs
+	@scripts/test --only long
+
 # Each run begins at another seed, which is printed; FUZZ= says otherwise.
 fuzz: driver programs
 	@scripts/vm --smp 1 --timeout 1000000 --log $(O)/fuzz.log --module 'binder_linux.ko devices=cbinder' \
@@ -117,6 +121,7 @@ help:
 	@echo '  make test-kcsan the tests in a kernel that finds data races; takes long'
 	@echo '  make test-clients programs on rsbinder and libgbinder, on both drivers'
 	@echo '  make mutants    break the driver in many ways: each must turn a test red; ONLY= names some'
+	@echo '  make test-long  what takes long: processes killed, the module unloaded, often'
 	@echo '  make fuzz       compare random programs on both drivers, until stopped'
 	@echo '  make kunit      run the KUnit tests alone'
 	@echo '  make bench      instructions per operation: this driver, the C driver, a socket'

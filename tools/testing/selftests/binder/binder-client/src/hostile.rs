@@ -44,6 +44,9 @@ pub struct Arena {
 // SAFETY: an arena is an address range of the process; no thread owns it.
 unsafe impl Send for Arena {}
 
+// SAFETY: it is an address range of the process, whose memory is only touched through the kernel; no thread owns it.
+unsafe impl Sync for Arena {}
+
 impl Arena {
     /// So many pages, readable and writable.
     pub fn new(pages: usize) -> Self {
@@ -60,9 +63,22 @@ impl Arena {
         self.base.as_ptr() as u64 + offset as u64
     }
 
+    /// The first address behind it.
+    pub fn end(&self) -> u64 {
+        self.at(self.len)
+    }
+
     fn page(&self, page: usize) -> NonNull<c_void> {
         assert!((page + 1) * PAGE <= self.len);
         NonNull::new(self.at(page * PAGE) as *mut c_void).expect("not at zero")
+    }
+
+    /// Has every page be there, each as a page of its own.
+    pub fn fill(&self) {
+        for advice in [libc::MADV_NOHUGEPAGE, libc::MADV_POPULATE_WRITE] {
+            // SAFETY: the range is the arena's, to which there are no references; no byte of it changes.
+            Errno::result(unsafe { libc::madvise(self.base.as_ptr(), self.len, advice) }).expect("madvise");
+        }
     }
 
     /// Takes one page away for good.

@@ -29,6 +29,10 @@ differences! {
     MovedMapping = "moved-mapping",
     /// Whether pages of a mapping that was moved or split can be reclaimed.
     MovedReclaim = "moved-reclaim",
+    /// Whether pages are reclaimed whatever state their process is in, and whatever stands before them.
+    SkippedReclaim = "skipped-reclaim",
+    /// How many flushes it takes to reclaim neighbouring pages.
+    FlushPerPage = "flush-per-page",
     /// Whether an object at the very start of the data can be a parent.
     ParentAtZero = "parent-at-zero",
     /// Whether a process that is killed while it talks can leave a node behind.

@@ -28,6 +28,8 @@ pub struct Env {
     pub module: Option<PathBuf>,
     /// What the module is loaded with.
     pub module_params: String,
+    /// Tests that repeat one thing do it often.
+    pub thorough: bool,
 }
 
 /// The exit status of a test that cannot run here, as kselftest has it.

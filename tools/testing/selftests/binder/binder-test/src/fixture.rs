@@ -216,6 +216,9 @@ pub struct Registry {
 }
 
 impl Registry {
+    /// The code of a call that asks for a handle; what is not there is answered with nothing.
+    pub const GET: u32 = GET;
+
     /// Starts it. The manager of the test before may take a moment to be gone.
     pub fn start(env: &Env) -> Self {
         let peer = Peer::start(env, |env, line| {
@@ -234,6 +237,12 @@ impl Registry {
         let mut parcel = Parcel::from_bytes(&number.to_ne_bytes());
         parcel.object(&object);
         self.ask(end, PUT, &parcel);
+    }
+
+    /// Keeps the node in a parcel that begins with the number and carries whatever else.
+    #[track_caller]
+    pub fn put_with(&self, end: &mut End, parcel: &Parcel) {
+        self.ask(end, PUT, parcel);
     }
 
     /// A handle to the node kept under a number, with one strong reference.
@@ -399,6 +408,11 @@ impl Peer {
         self.line.hear().expect("the other process is there")
     }
 
+    /// Whether there is something to be heard.
+    pub fn has_spoken(&self) -> bool {
+        self.line.heard()
+    }
+
     /// Tells it a number.
     #[track_caller]
     pub fn say(&self, number: u64) {
@@ -410,6 +424,11 @@ impl Peer {
         let status = self.child.kill();
         let killed = matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
         assert!(killed, "ended by itself: {status:?}");
+    }
+
+    /// Waits until it ends, however it does, and says how.
+    pub fn ended(mut self) -> WaitStatus {
+        self.child.wait().expect("waitpid")
     }
 
     /// Waits until it is done; all must have been well there.

@@ -2,9 +2,14 @@
 
 //! What a well-behaved client has no use for: torn mappings and raw system calls, besides what `binder_client` has.
 //!
-//! All `unsafe` of the tests is in this file.
+//! All `unsafe` of the tests is in this file and its folder.
+
+mod aio;
+mod stalled;
+mod tally;
 
 use std::ffi::c_void;
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
@@ -19,6 +24,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman;
 use nix::sys::mman::MRemapFlags;
+use nix::sys::mman::MapFlags;
 use nix::sys::mman::MmapAdvise;
 use nix::sys::mman::ProtFlags;
 use nix::sys::signal::SaFlags;
@@ -28,6 +34,9 @@ use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal;
 use nix::sys::signal::sigaction;
 
+pub use self::aio::Aio;
+pub use self::stalled::Stalled;
+pub use self::tally::Tally;
 pub use binder_client::hostile::Arena;
 pub use binder_client::hostile::NOWHERE;
 pub use binder_client::hostile::adopt;
@@ -75,6 +84,15 @@ impl Torn {
         let (start, len) = self.pages(pages);
         // SAFETY: the range is this struct's, to which there are no references.
         unsafe { mman::munmap(start, len) }.expect("munmap");
+    }
+
+    /// Has other memory stand where it was.
+    pub fn replace(&self) {
+        let (start, len) = self.pages(0..self.len / PAGE);
+        let len = NonZeroUsize::new(len).expect("a mapping has pages");
+        let (prot, flags) = (ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED);
+        // SAFETY: the range is this struct's, to which there are no references.
+        unsafe { mman::mmap_anonymous(NonZeroUsize::new(start.as_ptr() as usize), len, prot, flags) }.expect("mmap");
     }
 
     /// Changes what pages may be used for.
@@ -170,4 +188,17 @@ pub fn duplicate(fd: i32) -> nix::Result<OwnedFd> {
     let copy = Errno::result(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) })?;
     // SAFETY: it was just made, for us.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A file that another process has open, by its path.
+pub fn file_of(pid: libc::pid_t, path: &std::path::Path) -> Option<OwnedFd> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let mut named = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == path));
+    let number: i32 = named.next()?.file_name().to_str()?.parse().ok()?;
+    // SAFETY: the kernel checks the number; a descriptor is made, for us.
+    let process = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let process = adopt(Errno::result(process).ok()? as i32);
+    // SAFETY: as above.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    Some(adopt(Errno::result(copy).ok()? as i32))
 }

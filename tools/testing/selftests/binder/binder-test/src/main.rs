@@ -13,8 +13,10 @@ mod fixture;
 mod harness;
 mod hostile;
 mod inject;
+mod kernel;
 mod mounts;
 mod netlink;
+mod slow_file;
 mod tests;
 mod trace;
 
@@ -49,6 +51,9 @@ struct Args {
     /// Seconds after which a test counts as hanging.
     #[arg(long, default_value_t = 180)]
     timeout: u64,
+    /// Tests that repeat one thing do it ten times as often, or more.
+    #[arg(long)]
+    thorough: bool,
     /// Prints the names of the tests and runs none.
     #[arg(long)]
     list: bool,
@@ -74,6 +79,6 @@ fn main() -> ExitCode {
         eprintln!("binder-test: no test of that name");
         return ExitCode::FAILURE;
     }
-    let env = Env { device, driver, module: args.module, module_params: args.module_params };
+    let env = Env { device, driver, module: args.module, module_params: args.module_params, thorough: args.thorough };
     harness::run(&env, &chosen, Duration::from_secs(args.timeout))
 }

@@ -31,6 +31,7 @@ use crate::fixture::Registry;
 use crate::fixture::node;
 use crate::fixture::until;
 use crate::hostile::PAGE;
+use crate::kernel::stats_file;
 
 tests! { Interface, "counts":
     nothing_is_left_of_the_tests_before,
@@ -49,20 +50,11 @@ tests! { Interface, "counts":
 }
 
 /// What there is of each kind. Empty where nothing is left.
-type Counts = BTreeMap<String, u64>;
+pub type Counts = BTreeMap<String, u64>;
 
 /// The file the driver tells its counts in.
-fn file(env: &Env) -> PathBuf {
-    // Where both drivers are loaded, the name of the C driver's folder is its own.
-    let folders: &[&str] = match env.driver {
-        Driver::Ours => &["binder_rs", "binder"],
-        Driver::C => &["binder"],
-    };
-    let path = folders
-        .iter()
-        .map(|folder| Path::new("/sys/kernel/debug").join(folder).join("stats"))
-        .find(|path| path.exists())
-        .unwrap_or_else(|| env.skip("the driver tells no counts in debugfs"));
+pub fn file(env: &Env) -> PathBuf {
+    let path = stats_file(env);
     // A file that tells nothing would make every one of these tests pass.
     let open = End::open(env);
     assert!(counts(&path).get("proc").is_some_and(|count| *count > 0), "no counts in {}", path.display());
@@ -83,7 +75,7 @@ fn counts(path: &Path) -> Counts {
 
 /// Waits until there is no more than there was. What is left meanwhile is printed when it changes, so that a
 /// count that never comes down can be seen.
-fn until_no_more_than(path: &Path, before: &Counts, kinds: impl Fn(&str) -> bool) {
+pub fn until_no_more_than(path: &Path, before: &Counts, kinds: impl Fn(&str) -> bool) {
     let mut last = Counts::new();
     until(|| {
         let now = counts(path);
@@ -97,13 +89,13 @@ fn until_no_more_than(path: &Path, before: &Counts, kinds: impl Fn(&str) -> bool
 }
 
 /// Processes and what belongs to them alone.
-fn is_processes_own(kind: &str) -> bool {
+pub fn is_processes_own(kind: &str) -> bool {
     ["proc", "thread", "buffer", "page"].contains(&kind)
 }
 
 /// Waits until everybody is gone. What there is then is what may be there later, which is nothing, but for a
 /// driver that loses things.
-fn at_rest(env: &Env, path: &Path) -> Counts {
+pub fn at_rest(env: &Env, path: &Path) -> Counts {
     match env.driver(Difference::KilledNode) {
         Driver::Ours => {
             until_no_more_than(path, &Counts::new(), |_| true);

@@ -14,10 +14,16 @@ mod faults;
 mod faults_around;
 mod faults_rest;
 mod fd;
+mod flush;
 mod freeze;
 mod info;
 mod ioctl;
+<<<<<<< HEAD
 mod logs;
+=======
+mod killed;
+mod level;
+>>>>>>> 6dd7209 (selftests: press, race and search the memory of processes)
 mod looper;
 mod lsm;
 mod mapping;
@@ -27,12 +33,17 @@ mod nice;
 mod notify;
 mod object;
 mod oneway;
+mod pinned;
 mod poll;
+mod pressure;
+mod races;
 mod reclaim;
 mod refs;
 mod report;
 mod secctx;
+mod secrets;
 mod sg;
+mod skipped;
 mod threads;
 mod trace;
 mod transaction;
@@ -47,6 +58,10 @@ pub enum Group {
     Interface,
     /// The file system. Debian's C module is built without it.
     Binderfs,
+    /// Memory that is short, and processes that end at any moment.
+    Reclaim,
+    /// A machine that has no memory left. It has to be a small one.
+    OutOfMemory,
     /// Failures that a kernel built for it makes happen.
     Faults,
 }
@@ -104,6 +119,15 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         logs::TESTS,
         report::TESTS,
         binderfs::TESTS,
+        flush::TESTS,
+        skipped::TESTS,
+        pinned::TESTS,
+        secrets::TESTS,
+        races::TESTS,
+        pressure::TESTS,
+        pressure::SMALL,
+        killed::TESTS,
+        level::TESTS,
         faults::TESTS,
         faults_around::TESTS,
         faults_rest::TESTS,

@@ -44,7 +44,8 @@ tests! { Core, "module":
     load_twice_is_refused,
 }
 
-struct Module<'a> {
+/// The driver's module.
+pub struct Module<'a> {
     env: &'a Env,
     file: File,
     name: CString,
@@ -52,7 +53,7 @@ struct Module<'a> {
 
 impl<'a> Module<'a> {
     /// The module, loaded. Where it cannot be unloaded there is nothing to test but that.
-    fn of(env: &'a Env) -> Self {
+    pub fn of(env: &'a Env) -> Self {
         let Some(path) = &env.module else { env.skip("no --module given") };
         let file = File::open(path).expect("the module's file");
         let name = path.file_stem().and_then(|name| name.to_str()).expect("a module's name").replace('-', "_");
@@ -68,8 +69,9 @@ impl<'a> Module<'a> {
         finit_module(self.file.as_fd(), &parameters, ModuleInitFlags::empty())
     }
 
+    /// Loads it.
     #[track_caller]
-    fn load(&self) {
+    pub fn load(&self) {
         assert_eq!(self.load_with(&self.env.module_params), Ok(()));
         assert!(self.env.device.exists());
     }
@@ -79,7 +81,7 @@ impl<'a> Module<'a> {
     }
 
     /// Unloads it as soon as the driver has let go of what was closed.
-    fn unload_eventually(&self) {
+    pub fn unload_eventually(&self) {
         until(|| match self.unload() {
             Ok(()) => true,
             Err(Errno::EWOULDBLOCK) => false,
@@ -89,7 +91,7 @@ impl<'a> Module<'a> {
     }
 
     /// The C driver has no way out: it can be loaded and stays.
-    fn stays(&self) -> bool {
+    pub fn stays(&self) -> bool {
         let stays = self.env.driver(Difference::Unload) == Driver::C;
         if stays {
             assert_eq!(self.unload(), Err(Errno::EBUSY));
@@ -164,7 +166,7 @@ fn unload_is_refused_while_a_read_waits(env: &Env) {
 }
 
 /// A little of everything.
-fn use_it(env: &Env) {
+pub fn use_it(env: &Env) {
     let mut pair = Pair::new(env);
     pair.check();
     let bytes = super::transaction::pattern(200_000, 3);

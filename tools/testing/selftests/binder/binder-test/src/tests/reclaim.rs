@@ -49,14 +49,15 @@ pub fn squeeze() {
 /// Has the kernel shrink until nothing of these ranges is there. One time is not always enough: how much a shrinker is
 /// asked for depends on how much everybody has.
 #[track_caller]
-fn squeeze_out(ranges: &[(u64, usize)]) {
+pub fn squeeze_out(ranges: &[(u64, usize)]) {
     until(|| {
         squeeze();
         ranges.iter().all(|(address, len)| count(*address, *len) == 0)
     });
 }
 
-fn count(address: u64, len: usize) -> usize {
+/// How many pages of a range are in the page table.
+pub fn count(address: u64, len: usize) -> usize {
     pages::count(address, len).expect("a page table")
 }
 
