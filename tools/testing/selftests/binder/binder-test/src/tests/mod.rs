@@ -18,12 +18,9 @@ mod flush;
 mod freeze;
 mod info;
 mod ioctl;
-<<<<<<< HEAD
 mod logs;
-=======
 mod killed;
 mod level;
->>>>>>> 6dd7209 (selftests: press, race and search the memory of processes)
 mod looper;
 mod lsm;
 mod mapping;
