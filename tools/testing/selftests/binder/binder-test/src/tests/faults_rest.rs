@@ -497,7 +497,7 @@ fn a_mapping_is_moved(env: &Env) {
 }
 
 /// An address at which nothing is.
-const PLACE: *mut libc::c_void = 0x2000_0000_0000 as *mut libc::c_void;
+const PLACE: *mut libc::c_void = 0x5000_0000 as *mut libc::c_void;
 
 /// The driver's directory in debugfs.
 fn logs() -> PathBuf {
