@@ -145,7 +145,11 @@ impl Counts {
         self.local_strong = 0;
         self.local_weak = 0;
         self.strong = Told::default();
-        self.weak = Told::default();
+        // With nobody to be told in time, whoever has a weak handle may pass it on.
+        self.weak = Told {
+            acquired: true,
+            pending: false,
+        };
     }
 
     /// What the owner is to be told, taken as told from now on.
@@ -341,9 +345,27 @@ mod tests {
         counts.add_strong_handle();
         counts.tell();
         counts.forget_owner();
+        assert_eq!(counts.acknowledge(false), Err(NotCounted));
+        assert_eq!(counts.acknowledge(true), Err(NotCounted));
         assert!(counts.remove_strong_handle() || !counts.is_unused());
         counts.remove_handle();
         assert!(counts.is_unused());
+    }
+
+    #[test]
+    fn without_an_owner_weak_handles_come_from_weak_ones() {
+        // Whether it ever was told or not.
+        for told in [false, true] {
+            let mut counts = Counts::default();
+            counts.add_handle();
+            if told {
+                counts.tell();
+            }
+            assert_eq!(counts.can_add_handle(false), told);
+            counts.forget_owner();
+            assert!(counts.can_add_handle(false));
+            assert!(!counts.can_add_handle(true));
+        }
     }
 
     /// Counts by a model that knows no states: everybody who needs the node is in a list.

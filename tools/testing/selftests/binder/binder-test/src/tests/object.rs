@@ -40,6 +40,8 @@ tests! { Core, "object":
     many_nodes,
     many_objects_in_one_call,
     handle_of_a_dead_process_can_be_passed_on,
+    weak_handle_of_a_dead_process_can_be_passed_on,
+    weak_handle_to_what_its_owner_never_knew,
     file_descriptor_types_are_known,
 }
 
@@ -407,6 +409,47 @@ fn handle_of_a_dead_process_can_be_passed_on(env: &Env) {
     let there = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
     pair.server.start(Call::new(there, 1, &Parcel::new()));
     pair.server.expect(&[Return::DeadReply]);
+}
+
+fn weak_handle_of_a_dead_process_can_be_passed_on(env: &Env) {
+    let mut pair = Pair::new(env);
+    let mut doomed = End::open(env);
+    pair.registry.put(&mut doomed, 4, object::binder(0x7000, 0x7001));
+    let handle = pair.registry.get(&mut pair.client, 4);
+    pair.registry.drop_kept(&mut pair.client, 4);
+    drop(doomed);
+    crate::fixture::until(|| {
+        pair.client.start(Call::one_way(handle, 1, &Parcel::new()));
+        pair.client.drain() == [Return::DeadReply]
+    });
+    pair.client.queue().increfs(handle).release(handle);
+    pair.client.flush().expect("BC_RELEASE");
+    let received = start(&mut pair, &Parcel::from_object(&object::weak_handle(handle)));
+    let (payload, _) = keep(&mut pair, &received);
+    assert_eq!(payload.flat(0), Some(object::weak_handle(1)));
+    pair.server.start(Call::new(1, 1, &Parcel::new()));
+    pair.server.expect(&[Return::FailedReply]);
+}
+
+fn weak_handle_to_what_its_owner_never_knew(env: &Env) {
+    let mut pair = Pair::new(env);
+    pair.registry.put(&mut pair.server, 2, object::binder(Pair::NODE.ptr, Pair::NODE.cookie));
+    pair.registry.put(&mut pair.client, 3, object::binder(0x9000, 0));
+    let client = pair.registry.get(&mut pair.server, 3);
+    // Gone before it read that somebody holds its node.
+    let mut doomed = End::open(env);
+    let handle = pair.registry.get(&mut doomed, 2);
+    doomed.start(Call::one_way(handle, 1, &Parcel::from_object(&object::weak_binder(0x7000, 0))));
+    drop(doomed);
+    let received = pair.server.expect_transaction();
+    let payload = pair.server.payload(&received).expect("a readable buffer");
+    let weak = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+    pair.server.queue().increfs(weak);
+    pair.server.give_back(&received);
+    pair.server.start_one_way(Call::new(client, 2, &Parcel::from_object(&object::weak_handle(weak))));
+    let received = pair.client.expect_transaction();
+    assert_eq!(received.code, 2);
+    assert_eq!(pair.client.take(&received).flat(0), Some(object::weak_handle(pair.handle + 1)));
 }
 
 fn file_descriptor_types_are_known(env: &Env) {
