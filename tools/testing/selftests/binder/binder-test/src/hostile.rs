@@ -176,6 +176,15 @@ pub fn signal_thread(thread: i32, signal: Signal) {
     assert_eq!(sent, 0, "tgkill");
 }
 
+/// Lets the calling thread go before all others on its processor, or makes it one of them again.
+pub fn go_first(first: bool) {
+    let policy = if first { libc::SCHED_FIFO } else { libc::SCHED_OTHER };
+    let parameter = libc::sched_param { sched_priority: i32::from(first) };
+    // SAFETY: the parameter lives until the call is over.
+    let result = unsafe { libc::sched_setscheduler(0, policy, &parameter) };
+    Errno::result(result).expect("the test runs as root");
+}
+
 /// How many signals were counted.
 pub fn signals_handled() -> u32 {
     // ORDERING: see `count_signal`.

@@ -47,6 +47,7 @@ tests! { Interface, "counts":
     nothing_is_left_of_the_killed,
     nothing_is_left_of_the_frozen,
     pages_are_counted,
+    pages_of_a_process_are_told,
 }
 
 /// What there is of each kind. Empty where nothing is left.
@@ -367,4 +368,55 @@ fn pages_are_counted(env: &Env) {
     assert!(pages("page") > 0);
     drop(pair);
     at_rest(env, &path);
+}
+
+/// What the driver tells of the pages of one mapping: in use, there and not in use, absent; and the most there ever were.
+#[derive(Debug, PartialEq, Eq)]
+struct Pages {
+    figures: [usize; 3],
+    high_water: usize,
+}
+
+/// Of the mapping of so many pages, of which there must be one only.
+fn pages_told(path: &Path, pages: usize) -> Pages {
+    let text = std::fs::read_to_string(path).expect("the driver's counts");
+    let mut lines = text.lines().map(str::trim);
+    while let Some(line) = lines.next() {
+        let Some(figures) = line.strip_prefix("pages: ") else { continue };
+        let figures: Vec<usize> = figures.split(':').map(|figure| figure.parse().expect("a number")).collect();
+        if figures.iter().sum::<usize>() != pages {
+            continue;
+        }
+        let high_water = lines.next().and_then(|line| line.strip_prefix("pages high watermark: "));
+        let high_water = high_water.and_then(|number| number.parse().ok()).expect("the most there were");
+        return Pages { figures: figures.try_into().expect("three numbers"), high_water };
+    }
+    panic!("no mapping of {pages} pages in {}", path.display());
+}
+
+fn pages_of_a_process_are_told(env: &Env) {
+    const ALL: usize = 64;
+    const CALL: usize = 20;
+    let path = file(env);
+    let mut pair = Pair::sized(env, ALL * PAGE / 2, ALL * PAGE);
+    let told = || pages_told(&path, ALL);
+    let until_absent = |high_water| {
+        until(|| {
+            squeeze();
+            told() == Pages { figures: [0, 0, ALL], high_water }
+        });
+    };
+    // One page was used when the two met.
+    until_absent(1);
+    for _ in 0..3 {
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::from_bytes(&pattern(CALL * PAGE, 1))));
+        let received = pair.server.expect_transaction();
+        assert_eq!(told(), Pages { figures: [CALL, 0, ALL - CALL], high_water: CALL });
+        pair.server.give_back(&received);
+        assert_eq!(told(), Pages { figures: [0, CALL, ALL - CALL], high_water: CALL });
+        pair.server.answer(&Parcel::new());
+        let reply = pair.client.expect_reply();
+        pair.client.give_back(&reply);
+        until_absent(CALL);
+    }
 }

@@ -27,6 +27,7 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::hostile::adopt;
+use crate::hostile::duplicate;
 
 tests! { Interface, "fd":
     arrives_as_a_new_descriptor_of_the_same_file,
@@ -41,6 +42,7 @@ tests! { Interface, "fd":
     stays_open_when_the_buffer_goes,
     receiver_without_room_for_descriptors,
     caller_without_room_for_a_replys_descriptors,
+    receiver_with_room_for_some_descriptors,
     device_itself_can_be_sent,
     closes_on_exec,
 }
@@ -248,6 +250,36 @@ fn caller_without_room_for_a_replys_descriptors(env: &Env) {
     assert_eq!(got, [Return::TransactionComplete, Return::FailedReply]);
     drop((read, write));
     assert_eq!(open_descriptors(), before);
+    pair.check();
+    whole(&mut pair);
+}
+
+/// The descriptor that is given out next.
+fn next_descriptor() -> i32 {
+    duplicate(0).expect("a descriptor").as_raw_fd()
+}
+
+fn receiver_with_room_for_some_descriptors(env: &Env) {
+    let mut pair = pair(env);
+    let (read, write) = nix::unistd::pipe().expect("pipe");
+    let mut parcel = Parcel::new();
+    for _ in 0..3 {
+        parcel.object(&object::fd(write.as_raw_fd(), 0));
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    let next = next_descriptor();
+    for room in 0..3 {
+        pair.client.start(Call::new(pair.handle, 1, &parcel));
+        setrlimit(Resource::RLIMIT_NOFILE, next as u64 + room, hard).expect("setrlimit");
+        let got = pair.server.drain();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
+        assert_eq!(got, [], "room for {room}");
+        pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
+        // Those that there was room for are neither open nor taken.
+        assert_eq!(next_descriptor(), next, "room for {room}");
+    }
+    drop(write);
+    assert_eq!(File::from(read).read(&mut [0; 1]).expect("the end"), 0);
     pair.check();
     whole(&mut pair);
 }

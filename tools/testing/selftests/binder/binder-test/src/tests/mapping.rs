@@ -47,6 +47,7 @@ tests! { Core, "mapping":
     not_inherited_by_a_child,
     dontneed_and_read,
     dontneed_of_everything_between_calls,
+    dontneed_of_what_was_given_back,
     moved_mapping,
     moved_mapping_with_a_buffer_in_it,
     moved_in_two_pieces,
@@ -309,6 +310,17 @@ fn dontneed_of_everything_between_calls(env: &Env) {
         }
         finish(&mut pair, &received);
         assert_eq!(torn.advise(0..8, MmapAdvise::MADV_DONTNEED), Ok(()));
+    }
+}
+
+fn dontneed_of_what_was_given_back(env: &Env) {
+    let (mut pair, torn) = torn(env, 8 * PAGE);
+    let (received, _) = arrives(&mut pair, &pattern(5 * PAGE, 1));
+    finish(&mut pair, &received);
+    assert_eq!(torn.advise(0..8, MmapAdvise::MADV_DONTNEED), Ok(()));
+    // Its pages may be gone at any time, so touching them does not bring them back.
+    for page in 0..8 {
+        assert_eq!(hostile::peek(torn.at(page * PAGE), 1), Err(Errno::EFAULT), "page {page}");
     }
 }
 

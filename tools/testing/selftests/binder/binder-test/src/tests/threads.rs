@@ -10,13 +10,17 @@ use std::sync::atomic::Ordering;
 
 use binder_client::Binder;
 use binder_client::Call;
+use binder_client::Error;
 use binder_client::LIBBINDER_MAPPING;
 use binder_client::Looper;
 use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::object;
+use binder_client::process;
 use binder_client::uapi;
 use binder_client::uapi::TransactionData;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
 
 use super::tests;
 use super::transaction::pattern;
@@ -24,6 +28,8 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
+use crate::fixture::until_in_ioctl;
+use crate::hostile;
 
 tests! { Core, "threads":
     pool_grows_to_its_limit_and_serves_at_once,
@@ -35,6 +41,7 @@ tests! { Core, "threads":
     one_way_order_of_each_sender_among_many,
     buffers_freed_by_others,
     references_from_many_threads,
+    work_that_an_interrupted_thread_was_woken_for,
 }
 
 /// What a pool does with a call.
@@ -400,4 +407,49 @@ fn references_from_many_threads(env: &Env) {
     holder.flush().expect("BC_RELEASE");
     let node = uapi::PtrCookie { ptr: 0x800, cookie: 0x801 };
     owner.expect(&[Return::Release(node), Return::DecRefs(node)]);
+}
+
+/// A thread that waits for one read to end, asleep by now.
+fn waiting(binder: &Arc<Binder>) -> (i32, std::thread::JoinHandle<binder_client::Result<Option<Return>>>) {
+    let mut looper = Looper::new(binder.clone());
+    let (say, hear) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        looper.queue().enter_looper();
+        // The first read of a thread does not wait.
+        looper.talk(true)?;
+        say.send(process::thread_id()).expect("somebody listens");
+        looper.talk(true)?;
+        Ok(looper.pending())
+    });
+    let id = hear.recv().expect("the thread is there");
+    until_in_ioctl(nix::unistd::getpid().as_raw(), id);
+    (id, thread)
+}
+
+fn work_that_an_interrupted_thread_was_woken_for(env: &Env) {
+    hostile::handle_signal(Signal::SIGUSR1, false);
+    process::pin_to(0).expect("there is a processor");
+    for number in 1..6 {
+        let registry = Registry::start(env);
+        let mut owner = End::open(env);
+        registry.put(&mut owner, 1, object::binder(0x800 * number, 0));
+        let mut holder = End::open(env);
+        let handle = registry.get(&mut holder, 1);
+        registry.drop_kept(&mut holder, 1);
+        owner.set_blocking(true);
+        let (_, first) = waiting(owner.binder());
+        let (id, last) = waiting(owner.binder());
+        // The last to fall asleep is the first to be woken. When it comes to run, it has a signal, and the work is still
+        // there: the other one has to hear of it.
+        hostile::go_first(true);
+        hostile::signal_thread(id, Signal::SIGUSR1);
+        holder.queue().release(handle);
+        let released = holder.flush();
+        hostile::go_first(false);
+        assert_eq!(released, Ok(()));
+        let interrupted = last.join().expect("the thread is well");
+        assert!(matches!(interrupted, Err(Error::Sys { errno: Errno::EINTR, .. })), "{interrupted:x?}");
+        let node = uapi::PtrCookie { ptr: 0x800 * number, cookie: 0 };
+        assert_eq!(first.join().expect("the thread is well"), Ok(Some(Return::Release(node))));
+    }
 }
