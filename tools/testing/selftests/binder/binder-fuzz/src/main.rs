@@ -10,7 +10,8 @@
 //!
 //! - `tiny-read`, `parent-at-zero`, `grown-mapping`, `dontneed`, `moved-mapping`, `moved-reclaim`: no program reads
 //!   into one to three bytes, has a buffer object at offset 0, or changes a mapping otherwise than as a whole.
-//! - `exit-unread`: a thread reads all there is for it before it leaves with `BINDER_THREAD_EXIT`.
+//! - `lost-buffer`: a thread reads all there is for it before it leaves with `BINDER_THREAD_EXIT`, and before it reads to
+//!   where not everything can be written.
 //! - `deaf-epoll`: an epoll is asked once after that, and then dropped.
 //! - `undelivered-page`: only buffers that were delivered are looked at, and until the next commands.
 //! - `spam-latest`: `BR_ONEWAY_SPAM_SUSPECT` is told as `BR_TRANSACTION_COMPLETE`.

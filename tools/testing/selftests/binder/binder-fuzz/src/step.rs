@@ -181,6 +181,15 @@ struct Came<'a> {
 
 impl Slot {
     fn talk(&mut self, talk: &Talk, pool: &mut Pool, arena: &Arena) -> String {
+        // `lost-buffer`: of a call that cannot be written to the room there is, the C driver keeps the buffer.
+        let before = match talk.place {
+            Place::ReadEnd(_) => self.read_all(pool, arena),
+            _ => String::new(),
+        };
+        before + &self.talk_once(talk, pool, arena)
+    }
+
+    fn talk_once(&mut self, talk: &Talk, pool: &mut Pool, arena: &Arena) -> String {
         self.state.begin();
         let stream = Stream::new(&talk.commands, &self.state, pool);
         let commands = &stream.bytes[..stream.bytes.len().saturating_sub(talk.cut)];
@@ -258,7 +267,7 @@ impl Slot {
         told
     }
 
-    /// Everything there is to read is read before (`exit-unread`: the C driver keeps the buffers of what is not).
+    /// Everything there is to read is read before (`lost-buffer`: the C driver keeps the buffers of what is not).
     fn exit_thread(&mut self, pool: &mut Pool, arena: &Arena) -> String {
         let read = self.read_all(pool, arena);
         let exited =

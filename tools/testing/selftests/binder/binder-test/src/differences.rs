@@ -39,8 +39,8 @@ differences! {
     KilledNode = "killed-node",
     /// Whose pid is meant by who freezes a process.
     FreezeNamespace = "freeze-namespace",
-    /// What becomes of what a thread has not read when it exits.
-    ExitUnread = "exit-unread",
+    /// What becomes of the buffer of a call or a reply that nobody reads.
+    LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.
     DeafEpoll = "deaf-epoll",
     /// Whether bytes that were never delivered can be seen.

@@ -10,7 +10,9 @@ use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::TransactionData;
+use binder_client::uapi::WriteRead;
 use nix::errno::Errno;
+use nix::sys::mman::ProtFlags;
 
 use super::tests;
 use super::transaction::pattern;
@@ -21,6 +23,7 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::hostile;
+use crate::hostile::Arena;
 use crate::hostile::PAGE;
 use crate::hostile::peek;
 
@@ -48,6 +51,7 @@ tests! { Core, "buffer":
     clear_buf_of_a_reply_leaves_zeroes,
     buffers_of_a_process_are_its_own,
     unread_reply_of_a_thread_that_exits,
+    call_that_cannot_be_written,
     what_failed_on_the_way_is_not_seen,
 }
 
@@ -491,12 +495,33 @@ fn unread_reply_of_a_thread_that_exits(env: &Env) {
     pair.server.expect(&[Return::TransactionComplete]);
     pair.client.drain().pop().map_or_else(
         || panic!("no end of the call"),
-        |last| match (env.driver(Difference::ExitUnread), last) {
+        |last| match (env.driver(Difference::LostBuffer), last) {
             (Driver::Ours, Return::Reply(received)) => pair.client.give_back(&received),
             (Driver::C, Return::FailedReply) => {}
             (_, other) => panic!("{other:?}"),
         },
     );
+}
+
+fn call_that_cannot_be_written(env: &Env) {
+    let mut pair = Pair::sized(env, LIBBINDER_MAPPING, PAGE);
+    let large = Parcel::from_bytes(&pattern(3000, 1));
+    pair.client.start(Call::new(pair.handle, 1, &large));
+    let arena = Arena::new(2);
+    arena.protect(1, ProtFlags::PROT_NONE);
+    let read_buffer = arena.at(PAGE - 16);
+    let mut argument = WriteRead { read_size: 256, read_buffer, ..WriteRead::default() };
+    assert_eq!(arena.write_read(pair.server.binder(), &mut argument), Err(Errno::EFAULT));
+    pair.server.drain();
+    pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
+    // There is room for one of these at a time.
+    pair.client.start(Call::new(pair.handle, 1, &large));
+    match env.driver(Difference::LostBuffer) {
+        Driver::Ours => {
+            pair.server.expect_transaction();
+        }
+        Driver::C => pair.client.expect(&[Return::FailedReply]),
+    }
 }
 
 fn what_failed_on_the_way_is_not_seen(env: &Env) {
