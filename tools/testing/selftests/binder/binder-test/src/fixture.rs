@@ -263,6 +263,15 @@ impl Registry {
         self.ask(end, DROP, &Parcel::from_bytes(&number.to_ne_bytes()));
     }
 
+    /// Another server, of whose node a client has a handle.
+    pub fn another(&self, env: &Env, client: &mut End) -> (End, u32) {
+        let mut server = End::open(env);
+        self.put(&mut server, 9, object::binder(0x9000, 0x9008));
+        let handle = self.get(client, 9);
+        self.drop_kept(&mut server, 9);
+        (server, handle)
+    }
+
     fn ask(&self, end: &mut End, code: u32, parcel: &Parcel) {
         let reply = end
             .blocking(|looper| {
@@ -348,8 +357,19 @@ impl Pair {
     }
 
     /// Of two files that are open.
-    pub fn at(registry: Registry, mut client: End, mut server: End) -> Self {
-        registry.put(&mut server, 1, object::binder(Self::NODE.ptr, Self::NODE.cookie));
+    pub fn at(registry: Registry, client: End, server: End) -> Self {
+        Self::with_flags(registry, client, server, 0)
+    }
+
+    /// Whose node takes descriptors.
+    pub fn with_fds(env: &Env) -> Self {
+        let registry = Registry::start(env);
+        Self::with_flags(registry, End::open(env), End::open(env).enter(), uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS)
+    }
+
+    /// Whose node has these flags.
+    pub fn with_flags(registry: Registry, mut client: End, mut server: End, flags: u32) -> Self {
+        registry.put(&mut server, 1, FlatObject { flags, ..object::binder(Self::NODE.ptr, Self::NODE.cookie) });
         let handle = registry.get(&mut client, 1);
         registry.drop_kept(&mut server, 1);
         Self { client, server, handle, registry }

@@ -5,6 +5,8 @@
 //! All `unsafe` of the tests is in this file and its folder.
 
 mod aio;
+mod denial;
+mod nice;
 mod stalled;
 mod tally;
 
@@ -35,6 +37,9 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::sigaction;
 
 pub use self::aio::Aio;
+pub use self::denial::Denial;
+pub use self::nice::nice;
+pub use self::nice::set_nice;
 pub use self::stalled::Stalled;
 pub use self::tally::Tally;
 pub use binder_client::hostile::Arena;
@@ -111,8 +116,15 @@ impl Torn {
 
     /// Moves pages to where nothing is. What is moved becomes a mapping of its own.
     pub fn move_away(&self, pages: Range<usize>) -> nix::Result<Torn> {
+        let room = Arena::new(pages.len());
+        self.move_to(pages, room)
+    }
+
+    /// Moves pages to a place as large as they are.
+    pub fn move_to(&self, pages: Range<usize>, room: Arena) -> nix::Result<Torn> {
         let (start, len) = self.pages(pages);
-        let (room, _) = Arena::new(len / PAGE).into_range();
+        let (room, room_len) = room.into_range();
+        assert_eq!(room_len, len);
         let flags = MRemapFlags::MREMAP_MAYMOVE | MRemapFlags::MREMAP_FIXED;
         // SAFETY: both ranges are ours, and there are no references to either.
         let moved = unsafe { mman::mremap(start, len, len, flags, Some(room)) }?;

@@ -6,7 +6,6 @@
 //! The same tests run on the C driver, which is the oracle: what it does is expected, and where
 //! another driver is meant to differ, the test says so through [`differences`].
 
-mod denial;
 mod differences;
 mod env;
 mod fixture;

@@ -36,7 +36,6 @@ use super::tests;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
-use crate::fixture::Registry;
 use crate::fixture::node;
 use crate::fixture::until;
 use crate::inject::Faults;
@@ -201,15 +200,6 @@ fn references(env: &Env) {
     });
 }
 
-/// Another server, and the client's handle to it.
-fn another(env: &Env, registry: &Registry, client: &mut End) -> (End, u32) {
-    let mut server = End::open(env);
-    registry.put(&mut server, 9, object::binder(0x9000, 0x9008));
-    let handle = registry.get(client, 9);
-    registry.drop_kept(&mut server, 9);
-    (server, handle)
-}
-
 /// Whether the driver says that a command was not carried out. It says so without the number that should follow.
 #[track_caller]
 fn refused(end: &End) -> bool {
@@ -229,7 +219,7 @@ fn death_notifications(env: &Env) {
     let live = Live::now();
     // Asking, with the death of whom it is about telling whether it was done.
     faults.walk("BC_REQUEST_DEATH_NOTIFICATION", |shot| {
-        let (server, handle) = another(env, &pair.registry, &mut client);
+        let (server, handle) = pair.registry.another(env, &mut client);
         let mut commands = Commands::new();
         commands.request_death(handle, 0xdead);
         let bytes = commands.bytes().to_vec();
@@ -253,7 +243,7 @@ fn death_notifications(env: &Env) {
     });
     // And taking it back.
     faults.walk("BC_CLEAR_DEATH_NOTIFICATION", |shot| {
-        let (server, handle) = another(env, &pair.registry, &mut client);
+        let (server, handle) = pair.registry.another(env, &mut client);
         client.queue().request_death(handle, 0xdead);
         client.flush().expect("BC_REQUEST_DEATH_NOTIFICATION");
         let mut commands = Commands::new();
@@ -285,7 +275,7 @@ fn freeze_notifications(env: &Env) {
     let mut client = pair.client.enter();
     let live = Live::now();
     faults.walk("BC_REQUEST_FREEZE_NOTIFICATION", |shot| {
-        let (server, handle) = another(env, &pair.registry, &mut client);
+        let (server, handle) = pair.registry.another(env, &mut client);
         let mut commands = Commands::new();
         commands.request_freeze(handle, 0xf0);
         let bytes = commands.bytes().to_vec();

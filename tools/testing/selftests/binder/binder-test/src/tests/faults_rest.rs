@@ -7,12 +7,12 @@
 //! done again after a failure, and then all must be as if it had been done once.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use binder_client::Call;
 use binder_client::Commands;
-use binder_client::Mapping;
 use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::Returns;
@@ -38,6 +38,9 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::node;
+use crate::hostile::Arena;
+use crate::hostile::PAGE;
+use crate::hostile::Torn;
 use crate::inject::Faults;
 use crate::inject::Live;
 use crate::inject::Shot;
@@ -238,12 +241,12 @@ fn loopers(env: &Env) {
     let registry = Registry::start(env);
     let mut client = End::open(env);
     // With this the client has a thread.
-    let (_, handle) = another(env, &registry, &mut client);
+    let (_, handle) = registry.another(env, &mut client);
     client.queue().release(handle);
     client.flush().expect("BC_RELEASE");
     let live = Live::now();
     faults.walk("BC_ENTER_LOOPER", |shot| {
-        let (mut server, handle) = another(env, &registry, &mut client);
+        let (mut server, handle) = registry.another(env, &mut client);
         if carry_out(shot, &server, |commands| _ = commands.enter_looper()).is_err() {
             server.queue().enter_looper();
             server.flush().expect("BC_ENTER_LOOPER");
@@ -273,15 +276,6 @@ fn loopers(env: &Env) {
     });
 }
 
-/// Another server, and the client's handle to it.
-fn another(env: &Env, registry: &Registry, client: &mut End) -> (End, u32) {
-    let mut server = End::open(env);
-    registry.put(&mut server, 9, object::binder(0x9000, 0x9008));
-    let handle = registry.get(client, 9);
-    registry.drop_kept(&mut server, 9);
-    (server, handle)
-}
-
 fn an_obituary_is_read(env: &Env) {
     let faults = Faults::new(env);
     let registry = Registry::start(env);
@@ -289,7 +283,7 @@ fn an_obituary_is_read(env: &Env) {
     let live = Live::now();
     for acknowledging in [false, true] {
         faults.walk(if acknowledging { "BC_DEAD_BINDER_DONE" } else { "BR_DEAD_BINDER" }, |shot| {
-            let (server, handle) = another(env, &registry, &mut client);
+            let (server, handle) = registry.another(env, &mut client);
             client.queue().request_death(handle, 0xdead);
             client.flush().expect("BC_REQUEST_DEATH_NOTIFICATION");
             drop(server);
@@ -324,7 +318,7 @@ fn a_change_of_freezing_is_read(env: &Env) {
     let live = Live::now();
     for step in ["BR_FROZEN_BINDER", "BC_FREEZE_NOTIFICATION_DONE", "BC_CLEAR_FREEZE_NOTIFICATION"] {
         faults.walk(step, |shot| {
-            let (server, handle) = another(env, &registry, &mut client);
+            let (server, handle) = registry.another(env, &mut client);
             client.queue().request_freeze(handle, 0xf0);
             client.flush().expect("BC_REQUEST_FREEZE_NOTIFICATION");
             let told = if step == "BR_FROZEN_BINDER" { read(shot, &mut client) } else { client.drain() };
@@ -475,29 +469,22 @@ fn a_thread_exits(env: &Env) {
 fn a_mapping_is_moved(env: &Env) {
     let faults = Faults::new(env);
     let live = Live::now();
+    const PAGES: usize = 16;
     faults.walk("mremap", |shot| {
         let end = End::open_unmapped(env);
-        let mapping = Mapping::of_device(end.binder(), 64 << 10).expect("mmap");
-        let (address, len) = mapping.into_range();
-        let old = address as *mut libc::c_void;
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-        // SAFETY: Nobody else knows of the mapping.
-        let moved = shot.at(|| unsafe { libc::mremap(old, len, len, flags, PLACE) });
-        let at = if moved == libc::MAP_FAILED {
-            assert_eq!(Errno::last(), Errno::ENOMEM);
-            old
-        } else {
-            moved
-        };
-        // SAFETY: As above.
-        assert_eq!(unsafe { libc::munmap(at, len) }, 0);
+        let mapping = Torn::map(end.binder().as_fd(), PAGES * PAGE);
+        let room = Arena::new(PAGES);
+        match shot.at(|| mapping.move_to(0..PAGES, room)) {
+            Ok(moved) => moved.unmap(0..PAGES),
+            Err(error) => {
+                assert_eq!(error, Errno::ENOMEM);
+                mapping.unmap(0..PAGES);
+            }
+        }
         drop(end);
         Live::again(&live, "mremap");
     });
 }
-
-/// An address at which nothing is.
-const PLACE: *mut libc::c_void = 0x5000_0000 as *mut libc::c_void;
 
 /// The driver's directory in debugfs.
 fn logs() -> PathBuf {

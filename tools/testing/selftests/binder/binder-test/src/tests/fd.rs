@@ -14,18 +14,16 @@ use binder_client::Payload;
 use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
-use binder_client::uapi::FlatObject;
 use binder_client::uapi::TransactionData;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
+use nix::sys::resource::rlim_t;
 use nix::sys::resource::setrlimit;
 
 use super::tests;
 use super::transaction::whole;
 use crate::env::Env;
-use crate::fixture::End;
 use crate::fixture::Pair;
-use crate::fixture::Registry;
 use crate::hostile::adopt;
 use crate::hostile::duplicate;
 
@@ -45,16 +43,6 @@ tests! { Interface, "fd":
     receiver_with_room_for_some_descriptors,
     device_itself_can_be_sent,
     closes_on_exec,
-}
-
-/// A client and a server whose node takes descriptors.
-fn pair(env: &Env) -> Pair {
-    let registry = Registry::start(env);
-    let (mut client, mut server) = (End::open(env), End::open(env));
-    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object::binder(0x51000, 0x51c00) };
-    registry.put(&mut server, 1, node);
-    let handle = registry.get(&mut client, 1);
-    Pair { client, server: server.enter(), handle, registry }
 }
 
 /// The descriptor that stands in an object of a received buffer; owned from now on.
@@ -87,7 +75,7 @@ fn finish(pair: &mut Pair, call: &TransactionData) {
 }
 
 fn arrives_as_a_new_descriptor_of_the_same_file(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     let object = object::fd(write.as_raw_fd(), 0x1234_5678_9abc);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object)));
@@ -103,7 +91,7 @@ fn arrives_as_a_new_descriptor_of_the_same_file(env: &Env) {
 }
 
 fn arrives_in_a_one_way_call(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     pair.client.start_one_way(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(write.as_raw_fd(), 0))));
     // The sender need not keep it.
@@ -114,7 +102,7 @@ fn arrives_in_a_one_way_call(env: &Env) {
 }
 
 fn arrives_in_a_reply_that_is_allowed_to(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()).with_flags(uapi::TF_ACCEPT_FDS));
     let call = pair.server.expect_transaction();
@@ -127,7 +115,7 @@ fn arrives_in_a_reply_that_is_allowed_to(env: &Env) {
 }
 
 fn is_refused_in_a_reply_that_is_not(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let before = open_descriptors();
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
     let call = pair.server.expect_transaction();
@@ -150,7 +138,7 @@ fn is_refused_by_a_node_that_takes_none(env: &Env) {
 }
 
 fn bad_descriptors_are_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     for fd in [-1, i32::MIN, i32::MAX, 4711] {
         pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(fd, 0))));
         pair.client.expect(&[Return::FailedReply]);
@@ -160,7 +148,7 @@ fn bad_descriptors_are_refused(env: &Env) {
 }
 
 fn several_arrive_in_order(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let pipes: Vec<_> = (0..20).map(|_| nix::unistd::pipe().expect("pipe")).collect();
     let mut parcel = Parcel::from_bytes(&[7; 100]);
     for (_, write) in &pipes {
@@ -177,7 +165,7 @@ fn several_arrive_in_order(env: &Env) {
 }
 
 fn failure_in_the_middle_leaves_none_open(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     let before = open_descriptors();
     for _ in 0..10 {
@@ -195,7 +183,7 @@ fn failure_in_the_middle_leaves_none_open(env: &Env) {
 }
 
 fn call_never_read_closes_them(env: &Env) {
-    let Pair { mut client, server, handle, registry } = pair(env);
+    let Pair { mut client, server, handle, registry } = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     for _ in 0..3 {
         client.start_one_way(Call::new(handle, 1, &Parcel::from_object(&object::fd(write.as_raw_fd(), 0))));
@@ -208,7 +196,7 @@ fn call_never_read_closes_them(env: &Env) {
 }
 
 fn stays_open_when_the_buffer_goes(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(write.as_raw_fd(), 0))));
     let call = pair.server.expect_transaction();
@@ -219,7 +207,7 @@ fn stays_open_when_the_buffer_goes(env: &Env) {
 }
 
 fn receiver_without_room_for_descriptors(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (_read, write) = nix::unistd::pipe().expect("pipe");
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(write.as_raw_fd(), 0))));
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
@@ -234,7 +222,7 @@ fn receiver_without_room_for_descriptors(env: &Env) {
 }
 
 fn caller_without_room_for_a_replys_descriptors(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let before = open_descriptors();
     let (read, write) = nix::unistd::pipe().expect("pipe");
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()).with_flags(uapi::TF_ACCEPT_FDS));
@@ -260,7 +248,7 @@ fn next_descriptor() -> i32 {
 }
 
 fn receiver_with_room_for_some_descriptors(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     let mut parcel = Parcel::new();
     for _ in 0..3 {
@@ -270,7 +258,7 @@ fn receiver_with_room_for_some_descriptors(env: &Env) {
     let next = next_descriptor();
     for room in 0..3 {
         pair.client.start(Call::new(pair.handle, 1, &parcel));
-        setrlimit(Resource::RLIMIT_NOFILE, next as u64 + room, hard).expect("setrlimit");
+        setrlimit(Resource::RLIMIT_NOFILE, next as rlim_t + room, hard).expect("setrlimit");
         let got = pair.server.drain();
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).expect("setrlimit");
         assert_eq!(got, [], "room for {room}");
@@ -285,7 +273,7 @@ fn receiver_with_room_for_some_descriptors(env: &Env) {
 }
 
 fn device_itself_can_be_sent(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let other = binder_client::Binder::open(&env.device).expect("open");
     let fd = std::os::fd::AsFd::as_fd(&other).as_raw_fd();
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(fd, 0))));
@@ -301,7 +289,7 @@ fn device_itself_can_be_sent(env: &Env) {
 }
 
 fn closes_on_exec(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::fd(0, 0))));
     let call = pair.server.expect_transaction();
     let there = received(&pair.server.payload(&call).expect("a readable buffer"), 0);

@@ -11,17 +11,16 @@ use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::ExtendedError;
-use binder_client::uapi::FlatObject;
 use nix::errno::Errno;
 
 use super::tests;
 use super::transaction::whole;
-use crate::denial::Denial;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::become_manager;
+use crate::hostile::Denial;
 
 tests! { Interface, "lsm":
     calls_are_denied,
@@ -30,16 +29,6 @@ tests! { Interface, "lsm":
     handles_are_denied,
     files_are_denied,
     a_context_manager_is_denied,
-}
-
-/// A client and a server whose node takes descriptors.
-fn pair(env: &Env) -> Pair {
-    let registry = Registry::start(env);
-    let (mut client, mut server) = (End::open(env), End::open(env));
-    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object::binder(0x51000, 0x51c00) };
-    registry.put(&mut server, 1, node);
-    let handle = registry.get(&mut client, 1);
-    Pair { client, server: server.enter(), handle, registry }
 }
 
 /// The client's calls with this in them fail while the hook says no, for lack of permission whatever it says; all
@@ -61,11 +50,11 @@ fn denied(env: &Env, hook: &str, pair: &mut Pair, parcel: &Parcel) {
 }
 
 fn calls_are_denied(env: &Env) {
-    denied(env, "binder_transaction", &mut pair(env), &Parcel::from_bytes(b"no"));
+    denied(env, "binder_transaction", &mut Pair::with_fds(env), &Parcel::from_bytes(b"no"));
 }
 
 fn replies_are_not_asked_about(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
     let received = pair.server.expect_transaction();
     pair.server.give_back(&received);
@@ -76,7 +65,7 @@ fn replies_are_not_asked_about(env: &Env) {
 }
 
 fn nodes_are_denied(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     denied(env, "binder_transfer_binder", &mut pair, &Parcel::from_object(&object::binder(0x71000, 0x71c00)));
     let denial = Denial::new(env, "binder_transfer_binder", Errno::EXDEV);
     pair.check();
@@ -84,13 +73,13 @@ fn nodes_are_denied(env: &Env) {
 }
 
 fn handles_are_denied(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let handle = pair.handle;
     denied(env, "binder_transfer_binder", &mut pair, &Parcel::from_object(&object::handle(handle)));
 }
 
 fn files_are_denied(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let file = File::open("/dev/null").expect("/dev/null");
     let open = || std::fs::read_dir("/proc/self/fd").expect("/proc/self/fd").count();
     let before = open();

@@ -11,8 +11,6 @@ use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::FlatObject;
-use nix::errno::Errno;
-use nix::libc;
 use nix::sys::resource::Resource;
 use nix::sys::resource::setrlimit;
 use nix::unistd::Uid;
@@ -22,6 +20,8 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
+use crate::hostile::nice;
+use crate::hostile::set_nice;
 
 tests! { Interface, "nice":
     call_is_handled_as_nice_as_its_caller,
@@ -38,26 +38,8 @@ tests! { Interface, "nice":
 
 /// A client and a server whose node asks for a minimum.
 fn pair(env: &Env, minimum: i8) -> Pair {
-    let registry = Registry::start(env);
-    let (mut client, mut server) = (End::open(env), End::open(env));
     let flags = minimum as u32 & uapi::FLAT_BINDER_FLAG_PRIORITY_MASK;
-    registry.put(&mut server, 1, FlatObject { flags, ..object::binder(0x51000, 0x51c00) });
-    let handle = registry.get(&mut client, 1);
-    Pair { client, server: server.enter(), handle, registry }
-}
-
-fn set_nice(nice: i32) {
-    // SAFETY: the call takes no pointers.
-    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
-    assert_eq!(Errno::result(result), Ok(0));
-}
-
-fn nice() -> i32 {
-    Errno::clear();
-    // SAFETY: the call takes no pointers.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    assert_eq!(Errno::last_raw(), 0);
-    nice
+    Pair::with_flags(Registry::start(env), End::open(env), End::open(env).enter(), flags)
 }
 
 /// The nice values while a call from `caller` to a thread of `handler` is handled, and after the reply.

@@ -14,7 +14,6 @@ use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::BufferObject;
 use binder_client::uapi::FdArrayObject;
-use binder_client::uapi::FlatObject;
 use binder_client::uapi::TransactionData;
 use binder_client::uapi::TransactionDataSg;
 use zerocopy::FromBytes;
@@ -27,7 +26,6 @@ use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
-use crate::fixture::Registry;
 use crate::hostile;
 
 tests! { Interface, "sg":
@@ -48,15 +46,6 @@ tests! { Interface, "sg":
     descriptors_in_an_array_arrive,
     arrays_that_make_no_sense_are_refused,
     array_is_closed_with_its_buffer,
-}
-
-fn pair(env: &Env) -> Pair {
-    let registry = Registry::start(env);
-    let (mut client, mut server) = (End::open(env), End::open(env));
-    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object::binder(0x51000, 0x51c00) };
-    registry.put(&mut server, 1, node);
-    let handle = registry.get(&mut client, 1);
-    Pair { client, server: server.enter(), handle, registry }
 }
 
 /// A parcel that starts with a few bytes and a buffer object. (What stands at the very start is a matter of its own.)
@@ -110,7 +99,7 @@ fn room(lengths: &[usize]) -> u64 {
 }
 
 fn buffer_arrives_behind_its_pointer(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(1000, 1);
     let parcel = Parcel::from_object(&object::buffer(&sent));
     start(&mut pair, &parcel, 1000);
@@ -124,7 +113,7 @@ fn buffer_arrives_behind_its_pointer(env: &Env) {
 }
 
 fn several_buffers_of_many_sizes(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sizes = [0, 1, 7, 8, 9, 4095, 4096, 4097, 100_000];
     let sent: Vec<Vec<u8>> = (0..).zip(sizes).map(|(seed, size)| pattern(size, seed)).collect();
     let mut parcel = Parcel::from_bytes(&[1, 2, 3]);
@@ -141,7 +130,7 @@ fn several_buffers_of_many_sizes(env: &Env) {
 }
 
 fn pointer_in_the_parent_is_changed(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (parent, child) = (pattern(100, 1), pattern(50, 2));
     for at in [0, 8, 16, 88, 92] {
         let mut parcel = behind(&parent);
@@ -158,7 +147,7 @@ fn pointer_in_the_parent_is_changed(env: &Env) {
 }
 
 fn pointers_three_deep(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let levels: Vec<Vec<u8>> = (0..4).map(|seed| pattern(64, seed)).collect();
     let mut parcel = behind(&levels[0]);
     for (level, bytes) in levels.iter().enumerate().skip(1) {
@@ -179,7 +168,7 @@ fn pointers_three_deep(env: &Env) {
 }
 
 fn parent_at_the_very_start(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (parent, child) = (pattern(64, 1), pattern(64, 2));
     let mut parcel = Parcel::from_object(&object::buffer(&parent));
     parcel.object(&object::child_buffer(&child, 0, 8));
@@ -193,7 +182,7 @@ fn parent_at_the_very_start(env: &Env) {
 }
 
 fn arrives_in_a_reply(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
     let call = pair.server.expect_transaction();
     pair.server.give_back(&call);
@@ -209,7 +198,7 @@ fn arrives_in_a_reply(env: &Env) {
 }
 
 fn too_little_room_is_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(100, 1);
     let mut parcel = Parcel::from_object(&object::buffer(&sent));
     for size in [0, 8, 96] {
@@ -221,7 +210,7 @@ fn too_little_room_is_refused(env: &Env) {
 }
 
 fn room_that_is_no_multiple_of_eight_is_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(10, 1);
     let parcel = Parcel::from_object(&object::buffer(&sent));
     for size in [17, 20, 23] {
@@ -231,7 +220,7 @@ fn room_that_is_no_multiple_of_eight_is_refused(env: &Env) {
 }
 
 fn bad_address_is_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     for address in [0, 8, 1 << 47, u64::MAX - 8] {
         let object = BufferObject { buffer: address, length: 64, ..object::buffer(&[]) };
         refused(&mut pair, &Parcel::from_object(&object), 64);
@@ -240,7 +229,7 @@ fn bad_address_is_refused(env: &Env) {
 }
 
 fn huge_lengths_are_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(64, 1);
     for length in [65, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 7, u64::MAX] {
         let object = BufferObject { length, ..object::buffer(&sent) };
@@ -254,7 +243,7 @@ fn huge_lengths_are_refused(env: &Env) {
 }
 
 fn parents_that_are_none_are_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(64, 1);
     for parent in [1, 2, 3, 1 << 32, u64::MAX] {
         let mut parcel = behind(&sent);
@@ -271,7 +260,7 @@ fn parents_that_are_none_are_refused(env: &Env) {
 }
 
 fn pointer_outside_the_parent_is_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(64, 1);
     for at in [57, 64, 65, 1 << 31, 1 << 32, 1 << 63, u64::MAX - 7, u64::MAX] {
         let mut parcel = behind(&sent);
@@ -282,7 +271,7 @@ fn pointer_outside_the_parent_is_refused(env: &Env) {
 }
 
 fn pointers_must_be_changed_in_order(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(64, 1);
     // Within one parent from front to back.
     let mut parcel = behind(&sent);
@@ -304,7 +293,7 @@ fn pointers_must_be_changed_in_order(env: &Env) {
 }
 
 fn plain_call_has_no_room_for_buffers(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let sent = pattern(64, 1);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::buffer(&sent))));
     pair.client.expect(&[Return::FailedReply]);
@@ -325,7 +314,7 @@ fn array(fds: &[i32], at: usize, bytes: &mut Vec<u8>) -> FdArrayObject {
 }
 
 fn descriptors_in_an_array_arrive(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let pipes: Vec<_> = (0..5).map(|_| nix::unistd::pipe().expect("pipe")).collect();
     let fds: Vec<i32> = pipes.iter().map(|(_, write)| write.as_raw_fd()).collect();
     let mut holder = Vec::new();
@@ -351,7 +340,7 @@ fn descriptors_in_an_array_arrive(env: &Env) {
 }
 
 fn arrays_that_make_no_sense_are_refused(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let mut holder = Vec::new();
     let good = array(&[0, 1], 8, &mut holder);
     let size = room(&[holder.len()]);
@@ -385,7 +374,7 @@ fn arrays_that_make_no_sense_are_refused(env: &Env) {
 }
 
 fn array_is_closed_with_its_buffer(env: &Env) {
-    let mut pair = pair(env);
+    let mut pair = Pair::with_fds(env);
     let (read, write) = nix::unistd::pipe().expect("pipe");
     let mut holder = Vec::new();
     let array = array(&[write.as_raw_fd(); 3], 0, &mut holder);

@@ -14,8 +14,8 @@ use nix::libc;
 use zerocopy::Immutable;
 use zerocopy::IntoBytes;
 
+use super::adopt;
 use crate::env::Env;
-use crate::hostile::adopt;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_RAW_TRACEPOINT_OPEN: libc::c_long = 17;
