@@ -125,7 +125,6 @@ impl Process {
         }
         result.map_err(|e| match e {
             ReserveError::NeedSpare => NoBuffer::NoMemory,
-            ReserveError::TooBig => NoBuffer::BadSize,
             ReserveError::NoSpace { largest_hole, free } => NoBuffer::Full { largest_hole, free },
             ReserveError::NoOnewaySpace { free } => NoBuffer::OnewayFull { free },
         })

@@ -97,6 +97,12 @@ impl Counts {
         }
     }
 
+    /// Whether nobody holds the node weakly, and the owner may have to hear of it. As with the C driver it has to look
+    /// even if somebody still holds it strongly: if that one goes before the owner looks, both come in this place.
+    fn is_weakly_free(&self) -> bool {
+        self.local_weak == 0 && self.handles == 0
+    }
+
     /// One local count less; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_local(&mut self, strong: bool) -> bool {
         if strong {
@@ -104,7 +110,7 @@ impl Counts {
             !self.any_strong()
         } else {
             self.local_weak = self.local_weak.saturating_sub(1);
-            !self.any_weak()
+            self.is_weakly_free()
         }
     }
 
@@ -137,7 +143,7 @@ impl Counts {
     /// A handle is gone; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_handle(&mut self) -> bool {
         self.handles = self.handles.saturating_sub(1);
-        !self.any_weak()
+        self.is_weakly_free()
     }
 
     /// The owner died: only handles are left, and there is nobody to tell.
@@ -278,8 +284,10 @@ mod tests {
         assert!(!counts.remove_strong_handle());
         assert!(!counts.remove_handle());
         assert!(!counts.is_stale());
-        // The answers come in the order of what was told; with the last strong count the strong one goes.
-        assert_eq!(counts.acknowledge(false), Ok(false));
+        // The answers come in the order of what was told. After the first the owner has to look, and finds nothing;
+        // after the second it finds that all is over.
+        assert_eq!(counts.acknowledge(false), Ok(true));
+        assert_eq!(told(&counts.tell()), [false; 4]);
         assert_eq!(counts.acknowledge(true), Ok(true));
         let changes = counts.tell();
         assert_eq!(told(&changes), [false, false, true, true]);
@@ -320,7 +328,9 @@ mod tests {
         assert_eq!(counts.acknowledge(true), Ok(false));
         counts.add_local(true);
         assert!(!counts.remove_strong_handle());
-        assert!(!counts.remove_handle());
+        // The owner has to look, and finds nothing.
+        assert!(counts.remove_handle());
+        assert_eq!(told(&counts.tell()), [false; 4]);
         assert!(!counts.is_unused());
         assert!(counts.remove_local(true));
         assert!(counts.tell().gone);

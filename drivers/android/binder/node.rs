@@ -71,7 +71,7 @@ fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
     }
     let counts = &node.state(inner).counts;
     let (stale, unused) = (counts.is_stale(), counts.is_unused());
-    if stale {
+    if stale || counts.told() != (false, false) {
         if let Some(work) = node.to_queue() {
             node.state(inner).queued_for = None;
             node.owner.push(inner, work);

@@ -64,7 +64,8 @@ use self::fixups::{
     number,
     Fixups,
     Pointer,
-    Room, //
+    Room,
+    OBJECT_ALIGN, //
 };
 
 /// Why a transaction's data could not be taken over: an error, and words for the log.
@@ -159,6 +160,9 @@ impl<'a> Filler<'a> {
             data.read().map_err(|e| (e, "object cannot be read"))
         }
 
+        if offset % OBJECT_ALIGN != 0 {
+            return invalid("offset is not a multiple of 4");
+        }
         if data.len() < size_of::<u32>() {
             return invalid("object beyond the data");
         }
@@ -309,7 +313,8 @@ impl<'a> Filler<'a> {
         let source = UserPtr::from_addr(from.buffer as usize);
         self.buffer
             .copy_from_user(at, source, length)
-            .map_err(|e| (e, "buffer cannot be read"))?;
+            // With the C driver's error, which is another one than that for the data.
+            .map_err(|_| (EINVAL, "buffer cannot be read"))?;
 
         let address = self.buffer.address().map_err(|e| (e, "no buffer"))? + at;
         let mut parent = None;

@@ -84,6 +84,17 @@ pub(crate) fn failed(error: Error, reason: &'static str) -> Failure {
     }
 }
 
+impl Failure {
+    /// The number that goes with the code, in the ioctl that asks for it, in logs and reports: a negative errno. As
+    /// with the C driver there is none with `BR_FROZEN_REPLY`.
+    pub(crate) fn param(&self) -> i32 {
+        if self.code == BR_FROZEN_REPLY {
+            return 0;
+        }
+        self.error.to_errno()
+    }
+}
+
 #[track_caller]
 pub(crate) fn dead(reason: &'static str) -> Failure {
     Failure {
@@ -174,7 +185,7 @@ impl Recorded {
             data_size: data.data_size,
             offsets_size: data.offsets_size,
             code: failure.map_or(0, |failure| failure.code),
-            errno: failure.map_or(0, |failure| failure.error.to_errno()),
+            errno: failure.map_or(0, Failure::param),
             line: failure.map_or(0, |failure| failure.line),
             context: process.context.short_name,
         };
@@ -240,9 +251,6 @@ impl Outgoing<'_> {
         let size =
             |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
         let extra_size = size(self.message.extra_size)?;
-        if extra_size % 8 != 0 {
-            return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
-        }
         let context_size = context.as_ref().map_or(0, |context| context.len());
         let wanted = Wanted {
             data_size: size(data.data_size)?,
@@ -260,6 +268,9 @@ impl Outgoing<'_> {
             .target
             .reserve(&wanted, node)
             .map_err(|e| self.no_buffer(&wanted, e))?;
+        if extra_size % 8 != 0 {
+            return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
+        }
 
         let bad = |e| failed(e, "buffer cannot be written");
         let extra_at = buffer.extra_at().map_err(bad)?;

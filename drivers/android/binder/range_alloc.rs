@@ -101,8 +101,6 @@ pub(crate) enum ReserveError {
         /// What is left of it.
         free: usize,
     },
-    /// The size cannot even be rounded up.
-    TooBig,
 }
 
 /// Why a range was not given back. Nothing changed then.
@@ -233,12 +231,14 @@ impl<T> RangeAllocator<T> {
     ///
     /// Any [`ReserveError`]; nothing has changed then.
     pub(crate) fn reserve(&mut self, request: &Request) -> Result<Reserved, ReserveError> {
-        let size = round_up(request.size).ok_or(ReserveError::TooBig)?;
-        if request.oneway && size > self.oneway.left() {
+        // A size that cannot be rounded up is more than there ever is.
+        let size = round_up(request.size);
+        if request.oneway && size.is_none_or(|size| size > self.oneway.left()) {
             return Err(ReserveError::NoOnewaySpace {
                 free: self.oneway_space(),
             });
         }
+        let size = size.ok_or_else(|| self.no_space())?;
 
         let start = self.cut(size, request)?;
 
@@ -570,7 +570,7 @@ mod tests {
         assert_eq!(ranges.reserve(&sync(PAGE + 1)), full);
         assert_eq!(ranges.reserve(&sync(0xffff_fff8)), full);
         for size in [0xffff_fff9, usize::MAX - 7, usize::MAX - 6, usize::MAX] {
-            assert_eq!(ranges.reserve(&sync(size)), Err(ReserveError::TooBig));
+            assert_eq!(ranges.reserve(&sync(size)), full);
         }
         Ok(())
     }

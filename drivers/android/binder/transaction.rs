@@ -127,7 +127,7 @@ fn set_extended_error(
     thread.state(inner).extended_error = ExtendedError {
         id,
         command: failure.map_or(BR_OK, |failure| failure.code),
-        param: failure.map_or(0, |failure| failure.error.to_errno()),
+        param: failure.map_or(0, Failure::param),
     };
 }
 
@@ -216,7 +216,10 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
     } else {
         process.strong_node(data.handle()).map_err(|e| {
             if e == ESRCH {
-                dead("node's owner is dead")
+                Failure {
+                    error: EINVAL,
+                    ..dead("node's owner is dead")
+                }
             } else {
                 failed(EINVAL, "no such handle")
             }

@@ -198,9 +198,6 @@ impl Model {
     }
 
     fn reserve(&mut self, request: &Request) -> Result<Result<Reserved, ReserveError>> {
-        if request.size > u32::MAX as usize - (GRANULE - 1) {
-            return Ok(Err(ReserveError::TooBig));
-        }
         let mut size = GRANULE;
         while size < request.size && size < self.size + GRANULE {
             size += GRANULE;

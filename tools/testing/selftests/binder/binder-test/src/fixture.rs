@@ -28,6 +28,7 @@ use binder_client::object;
 use binder_client::process::Child;
 use binder_client::process::Line;
 use binder_client::uapi;
+use binder_client::uapi::ExtendedError;
 use binder_client::uapi::FlatObject;
 use binder_client::uapi::PtrCookie;
 use binder_client::uapi::TransactionData;
@@ -126,6 +127,18 @@ impl End {
                 Err(error) => panic!("reading returns: {error}; before it came {all:x?}"),
             }
         }
+    }
+
+    /// What this thread's last transaction that failed came to, which is forgotten with that.
+    pub fn error(&self) -> ExtendedError {
+        let mut error = ExtendedError::default();
+        assert_eq!(self.binder().ioctl(uapi::BINDER_GET_EXTENDED_ERROR, &mut error), Ok(0));
+        error
+    }
+
+    /// The error behind the code that says that a transaction failed.
+    pub fn errno(&self) -> Errno {
+        Errno::from_raw(-self.error().param)
     }
 
     /// Reads everything and compares.

@@ -124,6 +124,8 @@ fn calls_to_a_frozen_process_fail(env: &Env) {
     for _ in 0..2 {
         scene.client.start(Call::new(scene.handle, 1, &Parcel::new()));
         scene.client.expect(&[Return::FrozenReply]);
+        let error = scene.client.error();
+        assert_eq!((error.command, error.param), (uapi::BR_FROZEN_REPLY, 0));
     }
     // Freezing what is frozen is no error, nor is thawing what is not.
     assert_eq!(scene.freeze(1, 0), Ok(()));

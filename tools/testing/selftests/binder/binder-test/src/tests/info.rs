@@ -156,12 +156,6 @@ fn requests_with_bad_addresses(env: &Env) {
     }
 }
 
-fn extended_error(binder: &Binder) -> ExtendedError {
-    let mut error = ExtendedError::default();
-    assert_eq!(binder.ioctl(uapi::BINDER_GET_EXTENDED_ERROR, &mut error), Ok(0));
-    error
-}
-
 fn extended_error_says_what_failed(env: &Env) {
     let mut pair = Pair::new(env);
     let mapping = pair.server.binder().mapping().expect("a mapping").len();
@@ -169,7 +163,7 @@ fn extended_error_says_what_failed(env: &Env) {
     for (handle, size, errno) in cases {
         pair.client.start(Call::new(handle, 1, &Parcel::from_bytes(&vec![0; size])));
         pair.client.expect(&[Return::FailedReply]);
-        let error = extended_error(pair.client.binder());
+        let error = pair.client.error();
         assert_eq!((error.command, error.param), (uapi::BR_FAILED_REPLY, -(errno as i32)));
         assert_ne!(error.id, 0);
     }
@@ -177,18 +171,18 @@ fn extended_error_says_what_failed(env: &Env) {
     Registry::kill(pair.registry, &mut pair.client);
     dead.start(Call::new(0, 1, &Parcel::new()));
     dead.expect(&[Return::DeadReply]);
-    let error = extended_error(dead.binder());
+    let error = dead.error();
     assert_eq!((error.command, error.param), (uapi::BR_DEAD_REPLY, -(Errno::EINVAL as i32)));
 }
 
 fn extended_error_is_forgotten_when_read(env: &Env) {
     let mut end = End::open(env);
     let nothing = ExtendedError { id: 0, command: uapi::BR_OK, param: 0 };
-    assert_eq!(extended_error(end.binder()), nothing);
+    assert_eq!(end.error(), nothing);
     end.start(Call::new(4711, 1, &Parcel::new()));
     end.expect(&[Return::FailedReply]);
-    assert_ne!(extended_error(end.binder()), nothing);
-    assert_eq!(extended_error(end.binder()), nothing);
+    assert_ne!(end.error(), nothing);
+    assert_eq!(end.error(), nothing);
 }
 
 fn extended_error_of_a_reply_does_not_take_the_place_of_another(env: &Env) {
@@ -206,7 +200,7 @@ fn extended_error_of_a_reply_does_not_take_the_place_of_another(env: &Env) {
         parcel.object(&object::fd(0, 0));
         pair.server.answer(&parcel);
         let errno = if fail_before { Errno::EINVAL } else { Errno::EPERM };
-        let error = extended_error(pair.client.binder());
+        let error = pair.client.error();
         assert_eq!((error.command, error.param), (uapi::BR_FAILED_REPLY, -(errno as i32)));
     }
 }
@@ -215,10 +209,12 @@ fn extended_error_is_each_threads_own(env: &Env) {
     let mut end = End::open(env);
     end.start(Call::new(4711, 1, &Parcel::new()));
     end.expect(&[Return::FailedReply]);
-    let binder = end.binder().clone();
-    let other = std::thread::spawn(move || extended_error(&binder)).join().expect("the thread is well");
-    assert_eq!(other.command, uapi::BR_OK);
-    assert_eq!(extended_error(end.binder()).command, uapi::BR_FAILED_REPLY);
+    std::thread::scope(|scope| {
+        let end = &end;
+        let other = scope.spawn(move || end.error().command);
+        assert_eq!(other.join().expect("the thread is well"), uapi::BR_OK);
+    });
+    assert_eq!(end.error().command, uapi::BR_FAILED_REPLY);
 }
 
 /// One-way calls until there is no room; what each was answered with but the last.

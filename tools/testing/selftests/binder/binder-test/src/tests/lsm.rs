@@ -10,7 +10,6 @@ use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
-use binder_client::uapi::ExtendedError;
 use nix::errno::Errno;
 
 use super::tests;
@@ -39,8 +38,7 @@ fn denied(env: &Env, hook: &str, pair: &mut Pair, parcel: &Parcel) {
     for flags in [0, uapi::TF_ONE_WAY] {
         pair.client.start(Call::new(pair.handle, 1, parcel).with_flags(flags));
         pair.client.expect(&[Return::FailedReply]);
-        let mut error = ExtendedError::default();
-        assert_eq!(pair.client.binder().ioctl(uapi::BINDER_GET_EXTENDED_ERROR, &mut error), Ok(0));
+        let error = pair.client.error();
         assert_eq!((error.command, error.param), (uapi::BR_FAILED_REPLY, -(Errno::EPERM as i32)));
     }
     drop(denial);

@@ -42,6 +42,7 @@ tests! { Core, "object":
     handle_of_a_dead_process_can_be_passed_on,
     weak_handle_of_a_dead_process_can_be_passed_on,
     weak_handle_to_what_its_owner_never_knew,
+    nodes_go_in_the_order_of_their_handles,
     file_descriptor_types_are_known,
 }
 
@@ -450,6 +451,28 @@ fn weak_handle_to_what_its_owner_never_knew(env: &Env) {
     let received = pair.client.expect_transaction();
     assert_eq!(received.code, 2);
     assert_eq!(pair.client.take(&received).flat(0), Some(object::weak_handle(pair.handle + 1)));
+}
+
+fn nodes_go_in_the_order_of_their_handles(env: &Env) {
+    let mut pair = Pair::new(env);
+    let (strong, weak) = (node(1), node(2));
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+    let call = pair.server.expect_transaction();
+    pair.server.give_back(&call);
+    let mut parcel = Parcel::from_object(&object::binder(strong.ptr, strong.cookie));
+    parcel.object(&object::weak_binder(weak.ptr, weak.cookie));
+    pair.server.start_reply(Call::reply(&parcel));
+    for ret in pair.server.drain() {
+        pair.server.grant(&ret);
+    }
+    pair.server.flush().expect("the references are granted");
+    let reply = pair.client.expect_reply();
+    pair.client.start_one_way(Call::new(pair.handle + 1, 2, &Parcel::new()));
+    pair.client.give_back(&reply);
+    // The call still holds the node of the first handle. What comes of that is told in the place of the handle.
+    let Ok(Return::Transaction(call)) = pair.server.next() else { panic!("no call") };
+    pair.server.give_back(&call);
+    pair.server.expect(&[Return::Release(strong), Return::DecRefs(strong), Return::DecRefs(weak)]);
 }
 
 fn file_descriptor_types_are_known(env: &Env) {

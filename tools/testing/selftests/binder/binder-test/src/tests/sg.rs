@@ -16,6 +16,7 @@ use binder_client::uapi::BufferObject;
 use binder_client::uapi::FdArrayObject;
 use binder_client::uapi::TransactionData;
 use binder_client::uapi::TransactionDataSg;
+use nix::errno::Errno;
 use zerocopy::FromBytes;
 
 use super::tests;
@@ -63,8 +64,14 @@ fn start(pair: &mut Pair, parcel: &Parcel, buffers_size: u64) {
 
 #[track_caller]
 fn refused(pair: &mut Pair, parcel: &Parcel, buffers_size: u64) {
+    refused_with(pair, parcel, buffers_size, Errno::EINVAL);
+}
+
+#[track_caller]
+fn refused_with(pair: &mut Pair, parcel: &Parcel, buffers_size: u64, errno: Errno) {
     start(pair, parcel, buffers_size);
     pair.client.expect(&[Return::FailedReply]);
+    assert_eq!(pair.client.errno(), errno);
     pair.server.expect(&[]);
 }
 
@@ -236,9 +243,10 @@ fn huge_lengths_are_refused(env: &Env) {
         refused(&mut pair, &Parcel::from_object(&object), 64);
     }
     let parcel = Parcel::from_object(&object::buffer(&sent));
-    for size in [1 << 32, 1 << 62, 1 << 63, u64::MAX - 7, (u64::MAX - 7) & !0xff] {
-        refused(&mut pair, &parcel, size);
+    for size in [1 << 32, 1 << 62, 1 << 63, (u64::MAX - 7) & !0xff] {
+        refused_with(&mut pair, &parcel, size, Errno::ENOSPC);
     }
+    refused(&mut pair, &parcel, u64::MAX - 7);
     whole(&mut pair);
 }
 
@@ -369,7 +377,7 @@ fn arrays_that_make_no_sense_are_refused(env: &Env) {
     let array = array(&[0, 4711], 0, &mut holder);
     let mut parcel = behind(&holder);
     parcel.object(&array);
-    refused(&mut pair, &parcel, room(&[holder.len()]));
+    refused_with(&mut pair, &parcel, room(&[holder.len()]), Errno::EBADF);
     whole(&mut pair);
 }
 

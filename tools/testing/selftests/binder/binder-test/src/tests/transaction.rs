@@ -11,6 +11,7 @@ use binder_client::object;
 use binder_client::process;
 use binder_client::uapi;
 use binder_client::uapi::TransactionData;
+use nix::errno::Errno;
 use nix::sys::mman::ProtFlags;
 use nix::unistd;
 use nix::unistd::Uid;
@@ -247,13 +248,14 @@ fn buffers_are_aligned(env: &Env) {
     }
 }
 
-/// Sends a transaction as it is; it must be refused, and nothing may reach the server.
+/// Sends a transaction as it is; it must be refused with an error, and nothing may reach the server.
 #[track_caller]
-fn refused(pair: &mut Pair, data: TransactionData) {
+fn refused(pair: &mut Pair, data: TransactionData, errno: Errno) {
     pair.client.queue().command(uapi::BC_TRANSACTION, &data);
     pair.client.flush().expect("BC_TRANSACTION");
     let returns = pair.client.drain();
     assert_eq!(returns, [Return::FailedReply], "{data:x?}");
+    assert_eq!(pair.client.errno(), errno, "{data:x?}");
     pair.server.expect(&[]);
 }
 
@@ -284,7 +286,7 @@ fn data_at_a_bad_address(env: &Env) {
     for address in [0, 8, arena.at(0), arena.at(PAGE), 1 << 47, 1 << 63, u64::MAX - 100, u64::MAX] {
         for size in [1, 100, 5000] {
             let data = TransactionData { buffer: address, data_size: size, ..to(&pair) };
-            refused(&mut pair, data);
+            refused(&mut pair, data, Errno::EFAULT);
         }
     }
     whole(&mut pair);
@@ -297,7 +299,7 @@ fn data_with_a_hole(env: &Env) {
     // The end lies in the hole, or the hole in the middle.
     for (start, size) in [(0, 3 * PAGE + 1), (3 * PAGE - 1, 2), (PAGE + 5, 4 * PAGE - 5)] {
         let data = TransactionData { buffer: arena.at(start), data_size: size as u64, ..to(&pair) };
-        refused(&mut pair, data);
+        refused(&mut pair, data, Errno::EFAULT);
     }
     let data = TransactionData { buffer: arena.at(0), data_size: 3 * PAGE as u64, ..to(&pair) };
     pair.client.queue().command(uapi::BC_TRANSACTION, &data);
@@ -317,9 +319,15 @@ fn offsets_at_a_bad_address(env: &Env) {
     for address in [0, 8, arena.at(PAGE), arena.at(PAGE - 4), 1 << 63] {
         let data =
             TransactionData { buffer: arena.at(0), data_size: 64, offsets: address, offsets_size: 8, ..to(&pair) };
-        refused(&mut pair, data);
+        refused(&mut pair, data, Errno::EFAULT);
     }
     whole(&mut pair);
+}
+
+/// What is wrong with sizes: there is no room for them, or they make no sense.
+fn too_much(data: &TransactionData) -> Errno {
+    let sum = data.data_size.checked_next_multiple_of(8).and_then(|size| size.checked_add(data.offsets_size));
+    if sum.is_some_and(|sum| sum > LIBBINDER_MAPPING as u64) { Errno::ENOSPC } else { Errno::EINVAL }
 }
 
 fn huge_sizes(env: &Env) {
@@ -340,10 +348,10 @@ fn huge_sizes(env: &Env) {
     ];
     for size in huge {
         let data = TransactionData { buffer: arena.at(0), data_size: size, ..to(&pair) };
-        refused(&mut pair, data);
+        refused(&mut pair, data, too_much(&data));
         let aligned = size & !7;
         let data = TransactionData { buffer: arena.at(0), offsets: arena.at(0), offsets_size: aligned, ..to(&pair) };
-        refused(&mut pair, data);
+        refused(&mut pair, data, too_much(&data));
         // Sums that come out small.
         for other in [aligned.wrapping_neg(), aligned.wrapping_neg().wrapping_add(8), aligned] {
             let data = TransactionData {
@@ -353,7 +361,7 @@ fn huge_sizes(env: &Env) {
                 offsets_size: other,
                 ..to(&pair)
             };
-            refused(&mut pair, data);
+            refused(&mut pair, data, too_much(&data));
         }
     }
     whole(&mut pair);
@@ -373,21 +381,25 @@ fn with_offsets(offsets: &[u64]) -> Parcel {
     parcel
 }
 
-/// Sends a parcel, which must be refused.
+/// Sends a parcel, which must be refused with an error.
 #[track_caller]
-fn refused_parcel(pair: &mut Pair, parcel: &Parcel) {
+fn refused_parcel(pair: &mut Pair, parcel: &Parcel, errno: Errno) {
     pair.client.start(Call::new(pair.handle, 1, parcel));
     let returns = pair.client.drain();
     assert!(returns.contains(&Return::FailedReply), "{:?} is not refused: {returns:x?}", parcel.offsets());
     assert!(!returns.contains(&Return::TransactionComplete));
+    assert_eq!(pair.client.errno(), errno, "{:?}", parcel.offsets());
     pair.server.expect(&[]);
 }
 
 fn offset_out_of_place(env: &Env) {
     let mut pair = Pair::new(env);
     // Data is 99 bytes long, an object 24.
-    for offset in [1, 2, 3, 5, 76, 77, 80, 96, 99, 100, 4096, 1 << 31, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 3] {
-        refused_parcel(&mut pair, &with_offsets(&[offset]));
+    for offset in [1, 2, 3, 5, 76, 77, 80, 96, 99] {
+        refused_parcel(&mut pair, &with_offsets(&[offset]), Errno::EINVAL);
+    }
+    for offset in [100, 4096, 1 << 31, 1 << 32, 1 << 63, u64::MAX, u64::MAX - 3] {
+        refused_parcel(&mut pair, &with_offsets(&[offset]), Errno::EFAULT);
     }
     pair.check();
     whole(&mut pair);
@@ -398,15 +410,15 @@ fn offsets_of_a_broken_size(env: &Env) {
     let parcel = with_offsets(&[0, 24]);
     for size in [1, 4, 7, 9, 12, 15] {
         let data = TransactionData { offsets_size: size, ..Call::new(pair.handle, 1, &parcel).data() };
-        refused(&mut pair, data);
+        refused(&mut pair, data, Errno::EINVAL);
     }
     whole(&mut pair);
 }
 
 fn offsets_that_overlap_or_go_back(env: &Env) {
     let mut pair = Pair::new(env);
-    for offsets in [&[0, 0][..], &[24, 0], &[0, 8], &[0, 20], &[48, 24], &[0, 24, 24], &[0, 48, 24]] {
-        refused_parcel(&mut pair, &with_offsets(offsets));
+    for offsets in [&[0, 0][..], &[24, 0], &[0, 8], &[0, 20], &[48, 24], &[0, 24, 24], &[0, 48, 24], &[0, 21]] {
+        refused_parcel(&mut pair, &with_offsets(offsets), Errno::EFAULT);
     }
     whole(&mut pair);
     pair.check();
@@ -417,7 +429,7 @@ fn object_of_an_unknown_type(env: &Env) {
     for kind in [0, 1, u32::MAX, uapi::BINDER_TYPE_BINDER + 1, uapi::BINDER_TYPE_BINDER.swap_bytes()] {
         let mut object = object::binder(0x100, 0x200);
         object.kind = kind;
-        refused_parcel(&mut pair, &Parcel::from_object(&object));
+        refused_parcel(&mut pair, &Parcel::from_object(&object), Errno::EINVAL);
     }
     whole(&mut pair);
 }
@@ -427,7 +439,7 @@ fn object_cut_short_by_the_end(env: &Env) {
     let parcel = Parcel::from_object(&object::binder(0x100, 0x200));
     for size in [0, 1, 3, 4, 8, 16, 20, 23] {
         let data = TransactionData { data_size: size, ..Call::new(pair.handle, 1, &parcel).data() };
-        refused(&mut pair, data);
+        refused(&mut pair, data, Errno::EINVAL);
     }
     whole(&mut pair);
 }
@@ -483,6 +495,7 @@ fn call_to_a_handle_of_a_dead_process(env: &Env) {
     });
     client.start(Call::new(handle, 1, &Parcel::new()));
     client.expect(&[Return::DeadReply]);
+    assert_eq!(client.errno(), Errno::EINVAL);
     drop(registry);
 }
 
@@ -578,6 +591,7 @@ fn call_to_a_process_without_a_mapping(env: &Env) {
     for size in [0, 100] {
         client.start(Call::new(0, 1, &Parcel::from_bytes(&vec![1; size])));
         client.expect(&[Return::DeadReply]);
+        assert_eq!(client.errno(), Errno::ESRCH);
     }
 }
 
