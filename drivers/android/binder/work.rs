@@ -123,10 +123,9 @@ impl Thread {
         Ok(work)
     }
 
-    /// Whether this thread may take work that is not for it alone: it has nothing else to do.
+    /// See [`ThreadInner::takes_any_work`].
     pub(crate) fn takes_any_work(&self, inner: &mut ProcessInner) -> bool {
-        let state = self.state(inner);
-        state.stack.is_none() && state.work.is_empty()
+        self.state(inner).takes_any_work()
     }
 
     /// Whether a read has something to return.
@@ -141,6 +140,13 @@ impl Thread {
         // SAFETY: A thread is put on one list of this number only, its own process's `idle`, and this is the guarded
         // part of that process (or `access_mut` above would have refused it).
         unsafe { inner.idle.remove(self) };
+    }
+}
+
+impl ThreadInner {
+    /// Whether the thread may take work that is not for it alone: it has nothing else to do.
+    fn takes_any_work(&self) -> bool {
+        self.stack.is_none() && self.work.is_empty()
     }
 }
 
@@ -181,9 +187,19 @@ impl Process {
         }
     }
 
-    /// No thread sleeps that could take the work; some may poll.
+    /// No thread sleeps that could take the work; some may poll. As long as all of those have other things to do they
+    /// are left alone, as the C driver does. Where those that polled are gone, somebody may still watch the file.
     fn poll_if_polled(&self, inner: &ProcessInner) {
-        if inner.polled {
+        if !inner.polled {
+            return;
+        }
+        let mut polling = inner
+            .threads
+            .values()
+            .map(|thread| thread.inner.access(inner))
+            .filter(|state| state.looper & LOOPER_POLL != 0)
+            .peekable();
+        if polling.peek().is_none() || polling.any(ThreadInner::takes_any_work) {
             self.poll.wake();
         }
     }

@@ -11,8 +11,10 @@ use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use binder_client::Binder;
@@ -68,6 +70,7 @@ tests! { Binderfs, "binderfs":
     nothing_leaves_the_root,
     a_directory_takes_no_place_of_another,
     an_unlinked_device_goes_on,
+    an_unlinked_device_can_be_opened_by_who_has_it,
     numbers_are_given_back,
     failures_take_no_room,
     max_is_kept_and_changed,
@@ -358,6 +361,15 @@ fn an_unlinked_device_goes_on(env: &Env) {
     let other = Binder::open(&device).expect("open");
     other.become_manager().expect("nobody was");
     pair.check();
+}
+
+fn an_unlinked_device_can_be_opened_by_who_has_it(env: &Env) {
+    let mount = Mount::new();
+    let device = mount.make("device");
+    let place = File::options().read(true).custom_flags(nix::libc::O_PATH).open(&device).expect("O_PATH");
+    unistd::unlink(&device).expect("unlink");
+    let again = format!("/proc/{}/fd/{}", unistd::getpid(), place.as_raw_fd());
+    Pair::new(&Env { device: again.into(), ..env.clone() }).check();
 }
 
 fn numbers_are_given_back(_: &Env) {

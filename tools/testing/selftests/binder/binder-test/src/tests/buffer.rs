@@ -430,7 +430,7 @@ fn thousands_of_calls_leave_nothing(env: &Env) {
 
 /// What stands where a buffer stood: zeroes, or no page at all.
 #[track_caller]
-fn wiped(address: u64, len: usize) {
+pub fn wiped(address: u64, len: usize) {
     for byte in 0..len as u64 {
         match hostile::peek(address + byte, 1) {
             Ok(bytes) => assert_eq!(bytes, [0], "byte {byte}"),

@@ -22,6 +22,7 @@ tests! { Core, "looper":
     register_without_a_request_is_taken,
     no_thread_is_asked_for_without_leave,
     one_thread_is_asked_for_when_none_waits,
+    thread_that_says_it_leaves_makes_no_room,
     one_request_at_a_time,
     registered_thread_allows_the_next_request,
     no_more_than_the_limit,
@@ -115,6 +116,17 @@ fn one_thread_is_asked_for_when_none_waits(env: &Env) {
     let mut pair = Pair::new(env);
     assert_eq!(pair.server.binder().set_max_threads(1), Ok(()));
     assert_eq!(round(&mut pair), (vec![Return::SpawnLooper], vec![]));
+}
+
+fn thread_that_says_it_leaves_makes_no_room(env: &Env) {
+    let mut pair = Pair::new(env);
+    assert_eq!(pair.server.binder().set_max_threads(1), Ok(()));
+    assert_eq!(round(&mut pair), (vec![Return::SpawnLooper], vec![]));
+    let thread = register(pair.server.binder());
+    pair.server.queue().exit_looper();
+    pair.server.flush().expect("BC_EXIT_LOOPER");
+    assert_eq!(round(&mut pair), (vec![], vec![]));
+    thread.end();
 }
 
 fn one_request_at_a_time(env: &Env) {

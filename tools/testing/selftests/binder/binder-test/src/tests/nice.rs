@@ -50,8 +50,11 @@ fn handled(pair: &mut Pair, caller: i32, handler: i32) -> (i32, i32) {
     let received = pair.server.expect_transaction();
     let during = nice();
     pair.server.give_back(&received);
-    pair.server.answer(&Parcel::new());
+    pair.server.start_reply(Call::reply(&Parcel::new()));
+    // At once: what a thread reads next changes it again.
     let after = nice();
+    pair.server.expect(&[Return::TransactionComplete]);
+    assert_eq!(nice(), after);
     let reply = pair.client.expect_reply();
     assert_eq!(nice(), after, "a caller's value is its own");
     pair.client.give_back(&reply);

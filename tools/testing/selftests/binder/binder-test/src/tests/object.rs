@@ -42,6 +42,7 @@ tests! { Core, "object":
     handle_of_a_dead_process_can_be_passed_on,
     weak_handle_of_a_dead_process_can_be_passed_on,
     weak_handle_to_what_its_owner_never_knew,
+    call_holds_the_node_it_goes_to,
     nodes_go_in_the_order_of_their_handles,
     file_descriptor_types_are_known,
 }
@@ -451,6 +452,18 @@ fn weak_handle_to_what_its_owner_never_knew(env: &Env) {
     let received = pair.client.expect_transaction();
     assert_eq!(received.code, 2);
     assert_eq!(pair.client.take(&received).flat(0), Some(object::weak_handle(pair.handle + 1)));
+}
+
+fn call_holds_the_node_it_goes_to(env: &Env) {
+    let mut pair = Pair::new(env);
+    pair.client.start_one_way(Call::new(pair.handle, 1, &Parcel::new()));
+    pair.client.queue().release(pair.handle);
+    pair.client.flush().expect("BC_RELEASE");
+    // Nothing else refers to it any more, but it is not let go before the call is done with.
+    let call = pair.server.expect_transaction();
+    pair.server.expect(&[]);
+    pair.server.give_back(&call);
+    pair.server.expect(&[Return::Release(Pair::NODE), Return::DecRefs(Pair::NODE)]);
 }
 
 fn nodes_go_in_the_order_of_their_handles(env: &Env) {

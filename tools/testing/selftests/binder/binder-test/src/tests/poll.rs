@@ -16,6 +16,7 @@ use binder_client::Mapping;
 use binder_client::Parcel;
 use binder_client::Progress;
 use binder_client::Return;
+use binder_client::object;
 use binder_client::process::Child;
 use nix::errno::Errno;
 use nix::poll::PollFd;
@@ -56,6 +57,7 @@ tests! { Core, "poll":
     waiting_poll_wakes_on_a_reply,
     epoll_is_level_triggered,
     epoll_edge_tells_once,
+    epoll_edge_is_not_for_a_thread_with_its_own_to_read,
     epoll_hears_of_an_error_of_its_own_thread,
     epoll_hears_of_its_threads_exit,
     epoll_survives_thread_exit,
@@ -302,6 +304,24 @@ fn epoll_edge_tells_once(env: &Env) {
         // The server's own completion was an edge too.
         events(&epoll);
     }
+}
+
+fn epoll_edge_is_not_for_a_thread_with_its_own_to_read(env: &Env) {
+    let mut pair = Pair::new(env);
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(0x7000, 0x7001))));
+    let received = pair.server.expect_transaction();
+    let payload = pair.server.payload(&received).expect("a readable buffer");
+    let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+    pair.server.queue().acquire(handle);
+    pair.server.give_back(&received);
+    pair.server.answer(&Parcel::new());
+    // The reply is not read.
+    let epoll = watch(pair.client.binder(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
+    assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
+    pair.server.start_one_way(Call::new(handle, 2, &Parcel::new()));
+    assert_eq!(events(&epoll), []);
+    let returns = pair.client.drain();
+    assert!(matches!(returns[..], [.., Return::Reply(_), Return::Transaction(_)]), "{returns:x?}");
 }
 
 fn epoll_hears_of_an_error_of_its_own_thread(env: &Env) {

@@ -19,6 +19,7 @@ use binder_client::uapi::TransactionDataSg;
 use nix::errno::Errno;
 use zerocopy::FromBytes;
 
+use super::buffer::wiped;
 use super::tests;
 use super::transaction::pattern;
 use super::transaction::whole;
@@ -47,6 +48,7 @@ tests! { Interface, "sg":
     descriptors_in_an_array_arrive,
     arrays_that_make_no_sense_are_refused,
     array_is_closed_with_its_buffer,
+    clear_buf_wipes_what_objects_point_to,
 }
 
 /// A parcel that starts with a few bytes and a buffer object. (What stands at the very start is a matter of its own.)
@@ -393,4 +395,19 @@ fn array_is_closed_with_its_buffer(env: &Env) {
     drop(write);
     finish(&mut pair, &call);
     assert_eq!(File::from(read).read(&mut [0; 1]).expect("the end"), 0);
+}
+
+fn clear_buf_wipes_what_objects_point_to(env: &Env) {
+    let mut pair = Pair::with_fds(env);
+    let sent = [0xee; 200];
+    let mut parcel = behind(&sent);
+    parcel.object(&object::buffer(&sent));
+    let size = room(&[sent.len(), sent.len()]);
+    let transaction = Call::new(pair.handle, 1, &parcel).with_flags(uapi::TF_CLEAR_BUF).data();
+    pair.client.queue().command(uapi::BC_TRANSACTION_SG, &TransactionDataSg { transaction, buffers_size: size });
+    pair.client.flush().expect("BC_TRANSACTION_SG");
+    let call = pair.server.expect_transaction();
+    assert!(bytes(&pair.server, &arrived(&pair.server, &call, 1)) == sent);
+    finish(&mut pair, &call);
+    wiped(call.buffer, parcel.data().len() + size_of_val(parcel.offsets()) + size as usize);
 }

@@ -44,6 +44,7 @@ tests! { Core, "transaction":
     offsets_at_a_bad_address,
     huge_sizes,
     offset_out_of_place,
+    object_at_an_odd_place,
     offsets_of_a_broken_size,
     offsets_that_overlap_or_go_back,
     object_of_an_unknown_type,
@@ -402,6 +403,25 @@ fn offset_out_of_place(env: &Env) {
         refused_parcel(&mut pair, &with_offsets(&[offset]), Errno::EFAULT);
     }
     pair.check();
+    whole(&mut pair);
+}
+
+fn object_at_an_odd_place(env: &Env) {
+    let mut pair = Pair::new(env);
+    let object = object::binder(0x100, 0x200);
+    for before in 1..=8 {
+        let mut parcel = Parcel::from_bytes(&[0; 8][..before]);
+        parcel.bytes(zerocopy::IntoBytes::as_bytes(&object));
+        parcel.offset(before as u64);
+        if before % 4 != 0 {
+            refused_parcel(&mut pair, &parcel, Errno::EINVAL);
+            continue;
+        }
+        pair.client.start(Call::one_way(pair.handle, 1, &parcel));
+        let received = pair.server.expect_transaction();
+        pair.server.give_back(&received);
+        pair.client.drain();
+    }
     whole(&mut pair);
 }
 

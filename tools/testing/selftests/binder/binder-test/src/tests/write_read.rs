@@ -58,6 +58,7 @@ tests! { Core, "write_read":
     commands_wait_until_the_error_is_read,
     signal_interrupts_a_read,
     signal_with_restart_interrupts_a_read,
+    call_after_a_signal_is_for_whoever_reads,
     signal_after_a_write_keeps_what_was_written,
     signal_while_a_call_is_out,
     killed_in_a_read,
@@ -420,6 +421,36 @@ fn signal_with_restart_interrupts_a_read(env: &Env) {
     let (result, progress) = interrupted(env, true, Commands::new().enter_looper());
     assert_eq!(result, Err(Errno::EINTR));
     assert_eq!(progress, Progress { written: 4, read: 0 });
+}
+
+fn call_after_a_signal_is_for_whoever_reads(env: &Env) {
+    let mut pair = Pair::new(env);
+    // Nothing is left to read.
+    pair.check();
+    hostile::handle_signal(Signal::SIGUSR1, false);
+    let binder = pair.server.binder().clone();
+    pair.server.set_blocking(true);
+    let (say, hear) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let waiting = std::thread::spawn(move || {
+        assert_eq!(binder.version(), Ok(8));
+        say.send(process::thread_id()).expect("somebody listens");
+        let result = binder.write_read(Commands::new().enter_looper().bytes(), &mut [0; 256]).0;
+        // It does not come back, and does not leave either.
+        say.send(0).expect("somebody listens");
+        let _ = ended.recv();
+        result
+    });
+    let thread = hear.recv().expect("the thread is there");
+    until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
+    hostile::signal_thread(thread, Signal::SIGUSR1);
+    hear.recv().expect("the thread was interrupted");
+    pair.server.set_blocking(false);
+    for _ in 0..2 {
+        pair.check();
+    }
+    drop(end);
+    assert_eq!(waiting.join().expect("the thread is well"), Err(Errno::EINTR));
 }
 
 fn signal_after_a_write_keeps_what_was_written(env: &Env) {
