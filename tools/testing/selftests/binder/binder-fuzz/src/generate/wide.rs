@@ -337,7 +337,7 @@ impl Maker {
         let size = self.rng.pick(&[0, 1, 4, 8, 12, 16, 24, 32, 48, 52, 16383]);
         let request = match self.rng.below(3) {
             // A known number with another size.
-            0 => self.rng.pick(REQUESTS) & !0x3fff_0000 | size << 16,
+            0 => self.rng.pick(REQUESTS) & !0x3fff_0000 | (size << 16),
             1 => self.rng.pick(REQUESTS) ^ 0x4000_0000,
             _ => (self.rng.below(4) as u32) << 30 | size << 16 | 0x6200 | self.rng.below(24) as u32,
         };

@@ -45,6 +45,7 @@ use crate::inject::Faults;
 use crate::inject::Live;
 use crate::inject::Shot;
 use crate::mounts::Mount;
+use crate::netlink::Listener;
 
 tests! { Faults, "faults":
     a_buffer_is_freed,
@@ -57,6 +58,7 @@ tests! { Faults, "faults":
     questions,
     freezing_and_thawing,
     a_thread_exits,
+    a_failure_is_reported,
     a_mapping_is_moved,
     logs_are_read,
     open_in_a_mount,
@@ -464,6 +466,28 @@ fn a_thread_exits(env: &Env) {
         Live::again(&live, "BINDER_THREAD_EXIT");
     }
     assert_eq!(places, 0);
+}
+
+fn a_failure_is_reported(env: &Env) {
+    let faults = Faults::new(env);
+    let listener = Listener::new().expect("the family is there");
+    let mut end = End::open(env).enter();
+    let live = Live::now();
+    let mut commands = Commands::new();
+    let empty = Parcel::new();
+    commands.transaction(Call::new(4711, 1, &empty));
+    faults.walk("a report", |shot| {
+        let (result, _) = shot.at(|| end.binder().write_read(commands.bytes(), &mut []));
+        // Where there is no memory for a report there is none. The call has failed all the same, if it was read at all.
+        let (returns, reports) = (end.drain(), listener.reports().len());
+        match result {
+            Ok(()) => assert_eq!(returns, [Return::FailedReply]),
+            Err(error) => assert!(shot.fired() && error == Errno::EFAULT && returns.len() <= 1, "{error}: {returns:?}"),
+        }
+        assert!(reports <= returns.len());
+        assert!(shot.fired() || reports == 1, "{reports} reports");
+        Live::again(&live, "a report");
+    });
 }
 
 fn a_mapping_is_moved(env: &Env) {

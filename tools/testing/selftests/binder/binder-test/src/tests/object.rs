@@ -43,6 +43,7 @@ tests! { Core, "object":
     weak_handle_of_a_dead_process_can_be_passed_on,
     weak_handle_to_what_its_owner_never_knew,
     call_holds_the_node_it_goes_to,
+    buffer_holds_the_nodes_that_came_home_in_it,
     nodes_go_in_the_order_of_their_handles,
     file_descriptor_types_are_known,
 }
@@ -462,6 +463,21 @@ fn call_holds_the_node_it_goes_to(env: &Env) {
     // Nothing else refers to it any more, but it is not let go before the call is done with.
     let call = pair.server.expect_transaction();
     pair.server.expect(&[]);
+    pair.server.give_back(&call);
+    pair.server.expect(&[Return::Release(Pair::NODE), Return::DecRefs(Pair::NODE)]);
+}
+
+fn buffer_holds_the_nodes_that_came_home_in_it(env: &Env) {
+    let mut pair = Pair::new(env);
+    let mut parcel = Parcel::from_object(&object::handle(pair.handle));
+    parcel.object(&object::weak_handle(pair.handle));
+    pair.client.start_one_way(Call::new(pair.handle, 1, &parcel));
+    pair.client.queue().release(pair.handle);
+    pair.client.flush().expect("BC_RELEASE");
+    let call = pair.server.expect_transaction();
+    let payload = pair.server.payload(&call).expect("a readable buffer");
+    assert_eq!(payload.flat(0), Some(object::binder(Pair::NODE.ptr, Pair::NODE.cookie)));
+    assert_eq!(payload.flat(1), Some(object::weak_binder(Pair::NODE.ptr, Pair::NODE.cookie)));
     pair.server.give_back(&call);
     pair.server.expect(&[Return::Release(Pair::NODE), Return::DecRefs(Pair::NODE)]);
 }

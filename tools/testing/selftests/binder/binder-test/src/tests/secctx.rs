@@ -13,6 +13,7 @@ use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::FlatObject;
+use nix::errno::Errno;
 
 use super::tests;
 use super::transaction::whole;
@@ -28,16 +29,13 @@ tests! { Interface, "secctx":
     one_way_call_to_a_node_that_asks,
     reply_carries_none,
     manager_may_ask,
+    context_is_looked_for_before_the_mapping,
 }
 
 /// A client and a server whose node asks.
 fn pair(env: &Env) -> Pair {
-    let registry = Registry::start(env);
-    let (mut client, mut server) = (End::open(env), End::open(env));
-    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX, ..object::binder(0x51000, 0x51c00) };
-    registry.put(&mut server, 1, node);
-    let handle = registry.get(&mut client, 1);
-    Pair { client, server: server.enter(), handle, registry }
+    let flags = uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX;
+    Pair::with_flags(Registry::start(env), End::open(env), End::open(env).enter(), flags)
 }
 
 /// Whether the kernel has contexts to give: with SELinux every process has one.
@@ -116,5 +114,20 @@ fn manager_may_ask(env: &Env) {
         let received = manager.wait();
         assert!(matches!(received, Return::TransactionSecCtx(_)), "{received:x?}");
     }
+    peer.join();
+}
+
+fn context_is_looked_for_before_the_mapping(env: &Env) {
+    let manager = Binder::open(&env.device).expect("open");
+    let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX, ..object::binder(0, 0) };
+    until(|| manager.become_manager_with(node).is_ok());
+    let peer = crate::fixture::Peer::start(env, |env, _| {
+        let mut end = End::open(env);
+        end.start(Call::new(0, 1, &Parcel::new()));
+        let (wanted, errno) =
+            if contexts_are_given() { (Return::DeadReply, Errno::ESRCH) } else { (Return::FailedReply, Errno::EINVAL) };
+        end.expect(&[wanted]);
+        assert_eq!(end.errno(), errno);
+    });
     peer.join();
 }
