@@ -339,7 +339,7 @@ impl Maker {
             // A known number with another size.
             0 => self.rng.pick(REQUESTS) & !0x3fff_0000 | (size << 16),
             1 => self.rng.pick(REQUESTS) ^ 0x4000_0000,
-            _ => (self.rng.below(4) as u32) << 30 | size << 16 | 0x6200 | self.rng.below(24) as u32,
+            _ => ((self.rng.below(4) as u32) << 30) | (size << 16) | 0x6200 | self.rng.below(24) as u32,
         };
         if request == uapi::BINDER_WRITE_READ { Ioctl::Version } else { Ioctl::Other(request) }
     }

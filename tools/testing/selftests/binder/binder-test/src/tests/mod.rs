@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::env::Env;
 
 mod binderfs;
+mod binderfs_logs;
 mod buffer;
 mod counts;
 mod death;
@@ -116,6 +117,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         logs::TESTS,
         report::TESTS,
         binderfs::TESTS,
+        binderfs_logs::TESTS,
         flush::TESTS,
         skipped::TESTS,
         pinned::TESTS,
