@@ -124,10 +124,15 @@ fn context_is_looked_for_before_the_mapping(env: &Env) {
     let peer = crate::fixture::Peer::start(env, |env, _| {
         let mut end = End::open(env);
         end.start(Call::new(0, 1, &Parcel::new()));
-        let (wanted, errno) =
-            if contexts_are_given() { (Return::DeadReply, Errno::ESRCH) } else { (Return::FailedReply, Errno::EINVAL) };
-        end.expect(&[wanted]);
-        assert_eq!(end.errno(), errno);
+        if contexts_are_given() {
+            end.expect(&[Return::DeadReply]);
+            assert_eq!(end.errno(), Errno::ESRCH);
+        } else {
+            end.expect(&[Return::FailedReply]);
+            // The second where there is no security module at all.
+            let errno = end.errno();
+            assert!(matches!(errno, Errno::EINVAL | Errno::EOPNOTSUPP), "{errno}");
+        }
     });
     peer.join();
 }
