@@ -75,7 +75,7 @@ test-debug: programs
 
 # In a kernel that notices when two threads meet.
 test-kcsan: programs
-	@scripts/test --only races $(FILTER)
+	@scripts/test --only races-planted --only races $(FILTER)
 
 # What others wrote that uses binder, on this driver and on the C driver.
 test-clients: driver

@@ -6,14 +6,20 @@
 //! wrong thing while it is loaded, the one that the parameter `bug=` names by its number. scripts/debug-test loads it and
 //! expects the run to fail, with the function here in the stack that is printed. It is no part of the driver.
 
-use core::ptr;
+use core::{
+    hint::black_box,
+    ptr, //
+};
 use kernel::{
     new_mutex, new_spinlock,
     prelude::*,
     sync::{
+        Arc,
+        Completion,
         Mutex,
         SpinLock, //
     },
+    workqueue, //
 };
 use pin_init::stack_pin_init;
 
@@ -44,6 +50,7 @@ impl kernel::Module for Planted {
             4 => sleep_in_spinlock(),
             5 => leak()?,
             6 => debug_assertion(),
+            7 => two_threads()?,
             _ => return Err(EINVAL),
         }
         Ok(Self)
@@ -114,4 +121,29 @@ fn leak() -> Result {
 #[inline(never)]
 fn debug_assertion() {
     debug_assert!(*module_parameters::bug.value() == 0, "a debug assertion");
+}
+
+/// What two threads count in without agreeing on it.
+static mut COUNT: u64 = 0;
+
+#[inline(never)]
+fn data_race() {
+    for _ in 0..2_000_000 {
+        let count = black_box(&raw mut COUNT);
+        // SAFETY: There is none: this is the mistake. The place is there as long as the module is.
+        unsafe { *count = (*count).wrapping_add(1) };
+    }
+}
+
+#[inline(never)]
+fn two_threads() -> Result {
+    let done = Arc::pin_init(Completion::new(), GFP_KERNEL)?;
+    let other = done.clone();
+    workqueue::system_unbound().try_spawn(GFP_KERNEL, move || {
+        data_race();
+        other.complete_all();
+    })?;
+    data_race();
+    done.wait_for_completion();
+    Ok(())
 }
