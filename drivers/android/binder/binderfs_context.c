@@ -17,10 +17,8 @@
 
 /* What the Rust files have of their own, because the kernel's bindings have it not, or not with every configuration. */
 static_assert(sizeof(struct binderfs_device) == 264);
-static_assert(offsetof(struct binderfs_device, major) == 256);
-static_assert(offsetof(struct binderfs_device, minor) == 260);
+static_assert(offsetof(struct binderfs_device, major) == 256 && offsetof(struct binderfs_device, minor) == 260);
 static_assert(BINDER_CTL_ADD == 0xc1086201);
-
 static_assert(BINDERFS_SUPER_MAGIC == BINDER_RS_FS_MAGIC);
 
 static const struct constant_table stats_modes[] = {

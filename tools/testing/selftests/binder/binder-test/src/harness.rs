@@ -4,8 +4,10 @@
 //!
 //! A test's process leads a process group, and everything it starts stays in it. When the test is over, or does not end,
 //! the group is killed and every process in it waited for (this process is made the one that orphans
-//! fall to), so that nothing of one test is there in the next.
+//! fall to), so that nothing of one test is there in the next. Nor may the driver have anything left of it: the counts
+//! that it tells are back where they were, or the test has failed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::io::Write;
@@ -33,12 +35,14 @@ use nix::unistd::Pid;
 use crate::env::Env;
 use crate::env::SKIP_MARK;
 use crate::env::SKIPPED;
+use crate::kernel::active;
+use crate::kernel::find_stats;
 use crate::tests::Test;
 
 /// How often a look is taken whether the test's process is gone while others keep its output open.
 const TICK_MS: u16 = 50;
 
-/// How long killed processes may take to be gone.
+/// How long killed processes may take to be gone, and the driver to have given up what they had.
 const REAP: Duration = Duration::from_secs(60);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -57,10 +61,16 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
     println!("KTAP version 1");
     println!("1..{}", tests.len());
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let at_first = find_stats(env).map(|path| active(&path)).unwrap_or_default();
     for (number, test) in (1..).zip(tests) {
         // So that what the kernel says can be told to belong to it.
         let _ = fs::write("/dev/kmsg", format!("binder-test: {}\n", test.name));
-        let (outcome, output) = run_one(env, test, timeout);
+        let (mut outcome, output) = run_one(env, test, timeout);
+        if outcome == Outcome::Passed {
+            if let Some(left) = left_behind(env, &at_first) {
+                outcome = Outcome::Failed(format!("left behind in the driver: {left:?}"));
+            }
+        }
         for line in output.lines() {
             println!("# {line}");
         }
@@ -84,6 +94,22 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
     }
     println!("# Totals: pass:{passed} fail:{failed} xfail:0 xpass:0 skip:{skipped} error:0");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What the driver has more of than before, once it has had the time to give it up.
+fn left_behind(env: &Env, before: &BTreeMap<String, u64>) -> Option<BTreeMap<String, u64>> {
+    let deadline = Instant::now() + REAP;
+    loop {
+        let mut left = active(&find_stats(env)?);
+        left.retain(|kind, count| *count > before.get(kind).copied().unwrap_or_default());
+        if left.is_empty() {
+            return None;
+        }
+        if Instant::now() >= deadline {
+            return Some(left);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn run_one(env: &Env, test: &Test, timeout: Duration) -> (Outcome, String) {

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::path::PathBuf;
 
 use nix::libc;
 
 use crate::env::Env;
+use crate::kernel::active;
 
 /// The failures a thread asks for.
 const NTH: &str = "/proc/thread-self/fail-nth";
@@ -166,17 +168,10 @@ impl Live {
     /// As of now; `None` where the driver does not tell.
     pub fn now() -> Option<Self> {
         let places = ["/sys/kernel/debug/binder_rs/stats", "/sys/kernel/debug/binder/stats"];
-        let text = places.into_iter().find_map(|path| fs::read_to_string(path).ok())?;
-        let mut kinds = BTreeMap::new();
-        // What comes before the processes.
-        for line in text.lines().take_while(|line| !line.starts_with("proc ")) {
-            let Some((name, rest)) = line.split_once(": active ") else { continue };
-            let Some(active) = rest.split(' ').next().and_then(|number| number.parse().ok()) else { continue };
-            // A page stays for the next buffer. A kind is listed once there was one of it.
-            if name != "page" && active != 0 {
-                kinds.insert(name.to_owned(), active);
-            }
-        }
+        let path = places.into_iter().map(Path::new).find(|path| path.exists())?;
+        let mut kinds = active(path);
+        // A page stays for the next buffer.
+        kinds.remove("page");
         Some(Self(kinds))
     }
 

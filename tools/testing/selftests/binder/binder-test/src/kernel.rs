@@ -30,16 +30,28 @@ fn write(path: impl AsRef<Path>, text: &str) {
 
 /// The file in which the driver tells its counts.
 pub fn stats_file(env: &Env) -> PathBuf {
+    find_stats(env).unwrap_or_else(|| env.skip("the driver tells no counts in debugfs"))
+}
+
+/// How many there are of each kind of object, of the kinds of which there is one, as the driver tells in a file.
+pub fn active(path: &Path) -> BTreeMap<String, u64> {
+    // A line of the form `kind: active N total M`.
+    let active = |line: &str| {
+        let (kind, rest) = line.split_once(": active ")?;
+        Some((kind.to_owned(), rest.split(' ').next()?.parse().ok()?))
+    };
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().filter_map(active).filter(|(_, count)| *count > 0).collect()
+}
+
+/// The same, if it tells at all.
+pub fn find_stats(env: &Env) -> Option<PathBuf> {
     // Where both drivers are loaded, the name of the C driver's folder is its own.
     let folders: &[&str] = match env.driver {
         Driver::Ours => &["binder_rs", "binder"],
         Driver::C => &["binder"],
     };
-    folders
-        .iter()
-        .map(|folder| Path::new("/sys/kernel/debug").join(folder).join("stats"))
-        .find(|path| path.exists())
-        .unwrap_or_else(|| env.skip("the driver tells no counts in debugfs"))
+    folders.iter().map(|folder| Path::new("/sys/kernel/debug").join(folder).join("stats")).find(|path| path.exists())
 }
 
 /// The numbers of one line of a text that begins with `start`, in the order in which they stand there.

@@ -31,6 +31,7 @@ use crate::fixture::Registry;
 use crate::fixture::node;
 use crate::fixture::until;
 use crate::hostile::PAGE;
+use crate::kernel::active;
 use crate::kernel::stats_file;
 
 tests! { Interface, "counts":
@@ -58,20 +59,9 @@ pub fn file(env: &Env) -> PathBuf {
     let path = stats_file(env);
     // A file that tells nothing would make every one of these tests pass.
     let open = End::open(env);
-    assert!(counts(&path).get("proc").is_some_and(|count| *count > 0), "no counts in {}", path.display());
+    assert!(active(&path).get("proc").is_some_and(|count| *count > 0), "no counts in {}", path.display());
     drop(open);
     path
-}
-
-/// A line of the form `kind: active N total M`.
-fn active(line: &str) -> Option<(String, u64)> {
-    let (kind, rest) = line.split_once(": active ")?;
-    Some((kind.to_owned(), rest.split(' ').next()?.parse().ok()?))
-}
-
-fn counts(path: &Path) -> Counts {
-    let text = std::fs::read_to_string(path).expect("the driver's counts");
-    text.lines().filter_map(active).filter(|(_, count)| *count > 0).collect()
 }
 
 /// Waits until there is no more than there was. What is left meanwhile is printed when it changes, so that a
@@ -79,7 +69,7 @@ fn counts(path: &Path) -> Counts {
 pub fn until_no_more_than(path: &Path, before: &Counts, kinds: impl Fn(&str) -> bool) {
     let mut last = Counts::new();
     until(|| {
-        let now = counts(path);
+        let now = active(path);
         if now != last {
             println!("left: {now:?}");
         }
@@ -104,7 +94,7 @@ pub fn at_rest(env: &Env, path: &Path) -> Counts {
         }
         Driver::C => {
             until_no_more_than(path, &Counts::new(), is_processes_own);
-            counts(path)
+            active(path)
         }
     }
 }
@@ -192,7 +182,7 @@ fn node_that_nobody_took_is_gone_before_its_owner_reads(env: &Env) {
     let path = file(env);
     at_rest(env, &path);
     let mut pair = Pair::new(env);
-    let nodes = || counts(&path).get("node").copied().unwrap_or_default();
+    let nodes = || active(&path).get("node").copied().unwrap_or_default();
     let before = nodes();
     let parcel = Parcel::from_object(&object::binder(0x77000, 0x77c00));
     pair.client.start(Call::new(pair.handle, 1, &parcel));
@@ -352,7 +342,7 @@ fn pages_are_counted(env: &Env) {
     }
     at_rest(env, &path);
     let mut pair = Pair::new(env);
-    let pages = |name: &str| counts(&path).get(name).copied().unwrap_or_default();
+    let pages = |name: &str| active(&path).get(name).copied().unwrap_or_default();
     // The first page of each mapping was used when they met.
     let before = pages("page");
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_bytes(&vec![1; 100 * PAGE])));
