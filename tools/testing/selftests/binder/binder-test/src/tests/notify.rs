@@ -13,7 +13,6 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
-use crate::fixture::until;
 
 tests! { Interface, "notify":
     death_is_told,
@@ -59,16 +58,16 @@ impl Scene {
         self.client.drain()
     }
 
-    /// The owner closes, and the driver has noticed: a second holder is told so.
+    /// The owner closes, and the driver has let the node go: a second holder was told so. That calls fail would not be
+    /// enough: they do before that.
     fn kill(&mut self, env: &Env) {
         let mut witness = End::open(env).enter();
         self.registry.put(&mut self.client, 50, object::handle(self.handle));
         let handle = self.registry.get(&mut witness, 50);
+        witness.queue().request_death(handle, 1);
+        witness.flush().expect("BC_REQUEST_DEATH_NOTIFICATION");
         self.doomed = None;
-        until(|| {
-            witness.start(Call::one_way(handle, 1, &Parcel::new()));
-            witness.drain() == [Return::DeadReply]
-        });
+        assert_eq!(witness.wait(), Return::DeadBinder(1));
     }
 }
 

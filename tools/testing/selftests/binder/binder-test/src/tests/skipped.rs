@@ -318,9 +318,10 @@ fn wholly_unmapped_and_something_else_there(env: &Env) {
     after(env, "unmapped, the file still open, other memory in its place", Some(Deed::Replace), true);
 }
 
-/// Whether a process has given up its memory: it ends.
-fn without_memory(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/statm")).is_ok_and(|text| text.starts_with("0 "))
+/// Whether a process is about to give up its memory and waits for its requests. Files that tell of the memory are not
+/// asked: whoever reads one holds the memory for a moment, and if it is the last to do so, waits in place of the process.
+fn waits_for_requests(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stack")).is_ok_and(|stack| stack.contains("exit_aio"))
 }
 
 fn exiting(env: &Env) {
@@ -333,7 +334,7 @@ fn exiting(env: &Env) {
     holder.peer.hear();
     // Nothing of it is unmapped before its requests are answered.
     kill(Pid::from_raw(holder.pid()), Signal::SIGKILL).expect("kill");
-    until(|| without_memory(holder.pid()));
+    until(|| waits_for_requests(holder.pid()));
     let result = squeezed(env, holder.pid(), PAGES, || 0);
     report("killed, and its memory about to go", result);
     match env.driver(Difference::SkippedReclaim) {
