@@ -71,7 +71,7 @@ test: setup
 
 # In a kernel that notices more, and that can be made to fail.
 test-debug: programs
-	@scripts/test --only debug-planted --only debug-kunit --only debug --only debug-faults $(FILTER)
+	@scripts/test --only debug-planted --only debug-kunit --only debug --only debug-reclaim --only debug-faults $(FILTER)
 
 # In a kernel that notices when two threads meet.
 test-kcsan: programs
