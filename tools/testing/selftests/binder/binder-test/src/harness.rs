@@ -32,11 +32,14 @@ use nix::sys::wait::waitpid;
 use nix::unistd;
 use nix::unistd::Pid;
 
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::env::SKIP_MARK;
 use crate::env::SKIPPED;
 use crate::kernel::active;
 use crate::kernel::find_stats;
+use crate::kernel::is_processes_own;
 use crate::tests::Test;
 
 /// How often a look is taken whether the test's process is gone while others keep its output open.
@@ -61,14 +64,16 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
     println!("KTAP version 1");
     println!("1..{}", tests.len());
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let at_first = find_stats(env).map(|path| active(&path)).unwrap_or_default();
+    let mut before = find_stats(env).map(|path| active(&path)).unwrap_or_default();
     for (number, test) in (1..).zip(tests) {
         // So that what the kernel says can be told to belong to it.
         let _ = fs::write("/dev/kmsg", format!("binder-test: {}\n", test.name));
         let (mut outcome, output) = run_one(env, test, timeout);
         if outcome == Outcome::Passed {
-            if let Some(left) = left_behind(env, &at_first) {
+            if let Some(left) = left_behind(env, &before) {
                 outcome = Outcome::Failed(format!("left behind in the driver: {left:?}"));
+                // It is this test's, not the next one's.
+                before.extend(left);
             }
         }
         for line in output.lines() {
@@ -102,6 +107,9 @@ fn left_behind(env: &Env, before: &BTreeMap<String, u64>) -> Option<BTreeMap<Str
     loop {
         let mut left = active(&find_stats(env)?);
         left.retain(|kind, count| *count > before.get(kind).copied().unwrap_or_default());
+        if env.driver(Difference::KilledNode) == Driver::C {
+            left.retain(|kind, _| is_processes_own(kind));
+        }
         if left.is_empty() {
             return None;
         }

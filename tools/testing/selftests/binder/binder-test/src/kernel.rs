@@ -44,7 +44,12 @@ pub fn active(path: &Path) -> BTreeMap<String, u64> {
     text.lines().filter_map(active).filter(|(_, count)| *count > 0).collect()
 }
 
-/// The same, if it tells at all.
+/// Processes and what belongs to them alone.
+pub fn is_processes_own(kind: &str) -> bool {
+    ["proc", "thread", "buffer", "page"].contains(&kind)
+}
+
+/// The file in which the driver tells its counts, if it tells at all.
 pub fn find_stats(env: &Env) -> Option<PathBuf> {
     // Where both drivers are loaded, the name of the C driver's folder is its own.
     let folders: &[&str] = match env.driver {

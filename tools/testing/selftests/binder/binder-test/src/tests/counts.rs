@@ -32,6 +32,7 @@ use crate::fixture::node;
 use crate::fixture::until;
 use crate::hostile::PAGE;
 use crate::kernel::active;
+use crate::kernel::is_processes_own;
 use crate::kernel::stats_file;
 
 tests! { Interface, "counts":
@@ -77,11 +78,6 @@ pub fn until_no_more_than(path: &Path, before: &Counts, kinds: impl Fn(&str) -> 
         let allowed = |kind: &str| before.get(kind).copied().unwrap_or_default();
         last.iter().filter(|(kind, _)| kinds(kind)).all(|(kind, count)| *count <= allowed(kind))
     });
-}
-
-/// Processes and what belongs to them alone.
-pub fn is_processes_own(kind: &str) -> bool {
-    ["proc", "thread", "buffer", "page"].contains(&kind)
 }
 
 /// Waits until everybody is gone. What there is then is what may be there later, which is nothing, but for a

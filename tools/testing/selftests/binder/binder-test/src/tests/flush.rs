@@ -121,6 +121,9 @@ fn end_call(pair: &mut Pair) {
     squeeze();
 }
 
+/// How many flushes may come from elsewhere meanwhile: the kernel tells of those of all processes.
+const OTHERS: usize = 2;
+
 fn one_per_run(env: &Env) {
     // Then one processor's TLB is all there is to be flushed, and one thread does all.
     pin_to(0).expect("processor 0");
@@ -139,9 +142,13 @@ fn one_per_run(env: &Env) {
         match env.driver(Difference::FlushPerPage) {
             Driver::Ours => {
                 assert_eq!(work.zaps, [(0, pages as u64)]);
-                assert_eq!((work.flushes, work.tlb), (1, 1));
+                assert_eq!(work.flushes, 1);
+                assert!(work.tlb <= 1 + OTHERS, "{} TLB flushes", work.tlb);
             }
-            Driver::C => assert_eq!((work.flushes, work.tlb), (pages, pages)),
+            Driver::C => {
+                assert_eq!(work.flushes, pages);
+                assert!((pages..=pages + OTHERS).contains(&work.tlb), "{} TLB flushes", work.tlb);
+            }
         }
         end_call(&mut pair);
     }

@@ -36,6 +36,7 @@ use crate::fixture::Registry;
 use crate::hostile;
 use crate::hostile::PAGE;
 use crate::hostile::Tally;
+use crate::kernel::is_processes_own;
 
 tests! { Reclaim, "killed":
     at_any_moment,
@@ -226,7 +227,7 @@ fn kill_them(env: &Env, kills: u64, seed: u64) {
         registry.kill(&mut End::open(env));
         match env.driver(Difference::KilledNode) {
             Driver::Ours => counts::until_no_more_than(&path, &before, |_| true),
-            Driver::C => counts::until_no_more_than(&path, &before, counts::is_processes_own),
+            Driver::C => counts::until_no_more_than(&path, &before, is_processes_own),
         }
     }
     println!("seed {seed:#x}: {killed} killed in the middle of {done} steps, {waiting} of them while they waited");
