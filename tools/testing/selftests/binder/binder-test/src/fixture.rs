@@ -399,6 +399,21 @@ impl Pair {
         (there, self.client.take(&received))
     }
 
+    /// The client sends a node of its own, of which the server keeps a strong handle. What the client has to read then,
+    /// the reply last, is not read yet.
+    #[track_caller]
+    pub fn lend(&mut self, node: PtrCookie) -> u32 {
+        let parcel = Parcel::from_object(&object::binder(node.ptr, node.cookie));
+        self.client.start(Call::new(self.handle, 1, &parcel));
+        let received = self.server.expect_transaction();
+        let payload = self.server.payload(&received).expect("a readable buffer");
+        let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+        self.server.queue().acquire(handle);
+        self.server.give_back(&received);
+        self.server.answer(&Parcel::new());
+        handle
+    }
+
     /// A call of a few bytes goes through and comes back: nothing that happened before has broken anything.
     #[track_caller]
     pub fn check(&mut self) {

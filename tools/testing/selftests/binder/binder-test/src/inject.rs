@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use nix::libc;
 
 use crate::env::Env;
+use crate::fixture::until;
 use crate::kernel::active;
 
 /// The failures a thread asks for.
@@ -165,8 +166,15 @@ impl Shot<'_> {
 pub struct Live(BTreeMap<String, u64>);
 
 impl Live {
-    /// As of now; `None` where the driver does not tell.
+    /// As of now, when the last call is over: who answered it may hold it a moment longer than who was answered. `None`
+    /// where the driver does not tell.
+    #[track_caller]
     pub fn now() -> Option<Self> {
+        until(|| Self::read().is_none_or(|live| !live.0.contains_key("transaction")));
+        Self::read()
+    }
+
+    fn read() -> Option<Self> {
         let places = ["/sys/kernel/debug/binder_rs/stats", "/sys/kernel/debug/binder/stats"];
         let path = places.into_iter().map(Path::new).find(|path| path.exists())?;
         let mut kinds = active(path);
@@ -178,13 +186,13 @@ impl Live {
     /// Waits until it is so again: what other processes had takes a moment to go.
     #[track_caller]
     pub fn again(before: &Option<Self>, what: &str) {
-        let mut now = Self::now();
+        let mut now = Self::read();
         for _ in 0..2_000 {
             if now == *before {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(5));
-            now = Self::now();
+            now = Self::read();
         }
         panic!("{what}: the driver had {before:?} and has {now:?}");
     }

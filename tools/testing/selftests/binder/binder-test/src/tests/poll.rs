@@ -16,7 +16,6 @@ use binder_client::Mapping;
 use binder_client::Parcel;
 use binder_client::Progress;
 use binder_client::Return;
-use binder_client::object;
 use binder_client::process::Child;
 use nix::errno::Errno;
 use nix::poll::PollFd;
@@ -40,6 +39,7 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Peer;
 use crate::fixture::become_manager;
+use crate::fixture::node;
 use crate::fixture::until;
 use crate::fixture::until_in_ioctl;
 
@@ -308,14 +308,7 @@ fn epoll_edge_tells_once(env: &Env) {
 
 fn epoll_edge_is_not_for_a_thread_with_its_own_to_read(env: &Env) {
     let mut pair = Pair::new(env);
-    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(0x7000, 0x7001))));
-    let received = pair.server.expect_transaction();
-    let payload = pair.server.payload(&received).expect("a readable buffer");
-    let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
-    pair.server.queue().acquire(handle);
-    pair.server.give_back(&received);
-    pair.server.answer(&Parcel::new());
-    // The reply is not read.
+    let handle = pair.lend(node(0x70));
     let epoll = watch(pair.client.binder(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
     assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
     pair.server.start_one_way(Call::new(handle, 2, &Parcel::new()));

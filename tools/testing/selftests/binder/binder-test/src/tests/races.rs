@@ -242,19 +242,33 @@ fn with_reads_of_unused_pages(env: &Env) {
     assert!(there > 0 && gone > 0);
 }
 
+/// A server of one turn, whose whole mapping a call has filled that it has not read.
+struct Full {
+    server: End,
+    torn: Torn,
+    handle: u32,
+    bytes: Vec<u8>,
+}
+
+impl Full {
+    fn new(env: &Env, registry: &Registry, client: &mut End, turn: u32) -> Self {
+        let server = End::open_unmapped(env);
+        let torn = Torn::map(server.binder().as_fd(), PAGES * PAGE);
+        let mut server = server.enter();
+        registry.put(&mut server, turn, object::binder(8, 8));
+        let handle = registry.get(client, turn);
+        registry.drop_kept(&mut server, turn);
+        let bytes = pattern(PAGES * PAGE, turn);
+        client.start(Call::new(handle, 1, &Parcel::from_bytes(&bytes)));
+        Self { server, torn, handle, bytes }
+    }
+}
+
 fn with_munmap(env: &Env) {
     let registry = Registry::start(env);
     let mut client = End::open(env);
     against_reclaim(env, 150, |turn| {
-        let server = End::open_unmapped(env);
-        let torn = Torn::map(server.binder().as_fd(), PAGES * PAGE);
-        let mut server = server.enter();
-        let number = 1 + turn;
-        registry.put(&mut server, number, object::binder(8, 8));
-        let handle = registry.get(&mut client, number);
-        registry.drop_kept(&mut server, number);
-        let bytes = pattern(PAGES * PAGE, turn);
-        client.start(Call::new(handle, 1, &Parcel::from_bytes(&bytes)));
+        let Full { mut server, torn, handle, bytes } = Full::new(env, &registry, &mut client, turn);
         let received = server.expect_transaction();
         assert!(hostile::peek(received.buffer, bytes.len()).as_ref() == Ok(&bytes), "turn {turn}");
         server.give_back(&received);
@@ -376,14 +390,7 @@ fn with_release(env: &Env) {
     let registry = Registry::start(env);
     let mut client = End::open(env);
     against_reclaim(env, 150, |turn| {
-        let server = End::open_unmapped(env);
-        let torn = Torn::map(server.binder().as_fd(), PAGES * PAGE);
-        let mut server = server.enter();
-        registry.put(&mut server, turn, object::binder(8, 8));
-        let handle = registry.get(&mut client, turn);
-        registry.drop_kept(&mut server, turn);
-        let bytes = pattern(PAGES * PAGE, turn);
-        client.start(Call::new(handle, 1, &Parcel::from_bytes(&bytes)));
+        let Full { mut server, torn, handle, bytes } = Full::new(env, &registry, &mut client, turn);
         if turn % 2 == 0 {
             let received = server.expect_transaction();
             assert!(hostile::peek(received.buffer, bytes.len()) == Ok(bytes), "turn {turn}");

@@ -207,13 +207,7 @@ fn two_holders_must_both_let_go(env: &Env) {
 /// The client's new node is with the server, which keeps it; the client has been asked and has not answered.
 #[track_caller]
 fn unanswered(pair: &mut Pair, ours: PtrCookie) -> u32 {
-    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_object(&object::binder(ours.ptr, ours.cookie))));
-    let received = pair.server.expect_transaction();
-    let payload = pair.server.payload(&received).expect("a readable buffer");
-    let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
-    pair.server.queue().acquire(handle);
-    pair.server.give_back(&received);
-    pair.server.answer(&Parcel::new());
+    let handle = pair.lend(ours);
     let returns = pair.client.drain();
     let [Return::IncRefs(one), Return::Acquire(two), Return::TransactionComplete, Return::Reply(reply)] = returns[..]
     else {

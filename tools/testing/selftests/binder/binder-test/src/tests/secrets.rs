@@ -12,6 +12,7 @@ use binder_client::Call;
 use binder_client::Parcel;
 use binder_client::object;
 use binder_client::uapi;
+use binder_client::uapi::BufferObject;
 use binder_client::uapi::TransactionDataSg;
 use nix::errno::Errno;
 
@@ -68,15 +69,19 @@ fn served(env: &Env, pages: usize) -> (Pair, Torn) {
     (Pair::at(registry, End::open(env), server.enter()), torn)
 }
 
-/// A call with data, an object, and a buffer that the object points to, each filled with `secret`, none of them of a
-/// size that is a multiple of anything.
+/// The bytes before an object, after it, and in the buffer that it points to: none is a multiple of anything.
+const BEFORE: usize = 5001;
+const AFTER: usize = 13;
+const EXTRA: usize = 777;
+
+/// A call with data around an object and a buffer that the object points to, all filled with `secret`.
 fn with_everything(handle: u32, secret: u8, flags: u32, send: impl FnOnce(TransactionDataSg)) {
-    let extra = [secret; 777];
-    let mut parcel = Parcel::from_bytes(&[secret; 5001]);
+    let extra = [secret; EXTRA];
+    let mut parcel = Parcel::from_bytes(&[secret; BEFORE]);
     parcel.object(&object::buffer(&extra));
-    parcel.bytes(&[secret; 13]);
+    parcel.bytes(&[secret; AFTER]);
     let call = Call::new(handle, 1, &parcel).with_flags(flags);
-    send(TransactionDataSg { transaction: call.data(), buffers_size: 784 });
+    send(TransactionDataSg { transaction: call.data(), buffers_size: EXTRA.next_multiple_of(8) as u64 });
 }
 
 #[track_caller]
@@ -96,15 +101,18 @@ fn nothing_is_left_of_what_was_to_be_cleared(env: &Env) {
             client.flush().expect("BC_TRANSACTION_SG");
         });
         let received = pair.server.expect_transaction();
-        // All of it arrives.
-        assert_eq!(of(&readable(&torn, PAGES), secret), 5001 + 13 + 777);
+        let object = received.buffer + BEFORE.next_multiple_of(8) as u64;
+        let object = hostile::peek(object, size_of::<BufferObject>()).expect("a readable object");
+        // All of it arrives. The object has an address in it, any byte of which may happen to be the same.
+        let all = BEFORE + AFTER + EXTRA + of(&object, secret);
+        assert_eq!(of(&readable(&torn, PAGES), secret), all);
         pair.server.give_back(&received);
         let left = of(&readable(&torn, PAGES), secret);
         if flags == uapi::TF_CLEAR_BUF {
             assert_eq!(left, 0);
         } else {
             // Else the search would find nothing, whatever there is.
-            assert_eq!(left, 5001 + 13 + 777);
+            assert_eq!(left, all);
         }
         end_call(&mut pair);
     }
