@@ -352,6 +352,19 @@ impl Drop for Cgroup {
     }
 }
 
+/// Whether the kernel has security contexts to give: with SELinux every process has one.
+pub fn contexts_are_given() -> bool {
+    Path::new("/sys/fs/selinux").exists()
+        && fs::read("/proc/self/attr/current").is_ok_and(|context| !context.is_empty())
+}
+
+/// The caller's own security context.
+pub fn own_context() -> Vec<u8> {
+    let mut context = fs::read("/proc/self/attr/current").expect("a context");
+    context.retain(|byte| *byte != 0 && *byte != b'\n');
+    context
+}
+
 /// A figure of `/proc/meminfo`, in KB.
 #[track_caller]
 pub fn meminfo(name: &str) -> u64 {

@@ -27,17 +27,22 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::node;
+use crate::hostile;
 use crate::hostile::adopt;
 use crate::inject::Faults;
 use crate::inject::Live;
+use crate::kernel::contexts_are_given;
+use crate::kernel::own_context;
 
 tests! { Faults, "faults":
     a_call_is_sent,
     a_call_with_objects_is_sent,
     a_call_with_files_is_sent,
     a_call_with_buffers_is_sent,
+    a_call_with_a_context_is_sent,
     a_one_way_call_is_sent,
     a_call_is_read,
+    a_call_with_a_context_is_read,
     a_one_way_call_is_read,
     a_reply_is_sent,
     a_reply_is_read,
@@ -118,6 +123,8 @@ struct Told {
 /// A client, a server that takes files, and a third whose node the client has.
 struct Scene {
     pair: Pair,
+    /// The node of the server's that is called.
+    called: u32,
     third: End,
     others: u32,
     live: Option<Live>,
@@ -136,12 +143,32 @@ impl Scene {
         registry.drop_kept(&mut server, 1);
         registry.drop_kept(&mut third, 2);
         let pair = Pair { client, server: server.enter(), handle, registry };
-        let mut scene = Self { pair, third, others, live: None, open: 0 };
-        scene.pair.check();
-        scene.settle();
-        scene.live = Live::now();
-        scene.open = open_files();
+        let mut scene = Self { called: handle, pair, third, others, live: None, open: 0 };
+        scene.begin();
         scene
+    }
+
+    /// The same in which calls go to a node that asks for their senders' security context.
+    fn with_contexts(env: &Env) -> Self {
+        if !contexts_are_given() {
+            env.skip("no security module that has contexts to give");
+        }
+        let mut scene = Self::new(env);
+        let Pair { client, server, registry, .. } = &mut scene.pair;
+        let flags = uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX;
+        registry.put(server, 3, FlatObject { flags, ..object::binder(0x4000, 0x4008) });
+        scene.called = registry.get(client, 3);
+        registry.drop_kept(server, 3);
+        scene.begin();
+        scene
+    }
+
+    /// Takes what there is now for what there has to be again.
+    fn begin(&mut self) {
+        self.pair.check();
+        self.settle();
+        self.live = Live::now();
+        self.open = open_files();
     }
 
     /// Lets everything that is under way come to its end; what the client and the server were told by then.
@@ -177,7 +204,7 @@ impl Scene {
 
     /// A transaction as a stream of commands.
     fn command(&self, code: u32, load: &Load, flags: u32) -> Vec<u8> {
-        let call = Call::new(self.pair.handle, 1, &load.parcel).with_flags(flags);
+        let call = Call::new(self.called, 1, &load.parcel).with_flags(flags);
         let mut commands = Commands::new();
         match (code, load.buffers_size) {
             (uapi::BC_REPLY, 0) => commands.reply(call),
@@ -216,6 +243,11 @@ fn handle(end: &mut End, ret: Return, told: &mut Told) {
             if received.flags & uapi::TF_ONE_WAY == 0 {
                 end.start_reply(Call::reply(&Parcel::new()));
             }
+        }
+        Return::TransactionSecCtx(received) => {
+            let context = own_context();
+            assert_eq!(hostile::peek(received.secctx, context.len()), Ok(context));
+            handle(end, Return::Transaction(received.transaction), told);
         }
         Return::Reply(received) => {
             told.replies += 1;
@@ -267,72 +299,67 @@ fn expect_read(result: nix::Result<()>, fired: bool) {
     }
 }
 
-fn send(env: &Env, what: &str, make: Make) {
+/// Whether a call with these flags has a reply.
+fn is_answered(flags: u32) -> bool {
+    flags & uapi::TF_ONE_WAY == 0
+}
+
+fn send(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make) {
     let faults = Faults::new(env);
-    let mut scene = Scene::new(env);
+    let mut scene = scene(env);
     let mut number = 0;
     faults.walk(what, |shot| {
         // So that the pages have to be allocated each time.
         squeeze();
         number += 1;
         let load = make(&scene, number);
-        let command = scene.command(uapi::BC_TRANSACTION, &load, 0);
+        let command = scene.command(uapi::BC_TRANSACTION, &load, flags);
         let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&command, &mut []));
         drop(load);
         expect_result(result);
         let (client, server) = scene.settle();
-        match (server.calls, client.replies, client.failures) {
+        let done = if is_answered(flags) { client.replies } else { client.completions };
+        match (server.calls, done, client.failures) {
             (1, 1, 0) => {}
             (0, 0, 1) if shot.fired() => {}
             (0, 0, 0) if shot.fired() && result.is_err() => {}
             other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+        }
+        if !is_answered(flags) {
+            one_way_goes_through(&mut scene);
         }
         scene.whole(what);
     });
 }
 
 fn a_call_is_sent(env: &Env) {
-    send(env, "few bytes", few_bytes);
-    send(env, "many bytes", many_bytes);
+    send(env, Scene::new, 0, "few bytes", few_bytes);
+    send(env, Scene::new, 0, "many bytes", many_bytes);
 }
 
 fn a_call_with_objects_is_sent(env: &Env) {
-    send(env, "nodes", own_nodes);
-    send(env, "handles", handles);
+    send(env, Scene::new, 0, "nodes", own_nodes);
+    send(env, Scene::new, 0, "handles", handles);
 }
 
 fn a_call_with_files_is_sent(env: &Env) {
-    send(env, "files", files);
+    send(env, Scene::new, 0, "files", files);
 }
 
 fn a_call_with_buffers_is_sent(env: &Env) {
-    send(env, "buffers", buffers);
+    send(env, Scene::new, 0, "buffers", buffers);
+}
+
+fn a_call_with_a_context_is_sent(env: &Env) {
+    for flags in [0, uapi::TF_ONE_WAY] {
+        send(env, Scene::with_contexts, flags, "context", few_bytes);
+    }
 }
 
 fn a_one_way_call_is_sent(env: &Env) {
     for (what, make) in [("few bytes", few_bytes as Make), ("nodes", own_nodes), ("files", files), ("buffers", buffers)]
     {
-        let faults = Faults::new(env);
-        let mut scene = Scene::new(env);
-        let mut number = 0;
-        faults.walk(what, |shot| {
-            squeeze();
-            number += 1;
-            let load = make(&scene, number);
-            let command = scene.command(uapi::BC_TRANSACTION, &load, uapi::TF_ONE_WAY);
-            let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&command, &mut []));
-            drop(load);
-            expect_result(result);
-            let (client, server) = scene.settle();
-            match (server.calls, client.completions, client.failures) {
-                (1, 1, 0) => {}
-                (0, 0, 1) if shot.fired() => {}
-                (0, 0, 0) if shot.fired() && result.is_err() => {}
-                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
-            }
-            one_way_goes_through(&mut scene);
-            scene.whole(what);
-        });
+        send(env, Scene::new, uapi::TF_ONE_WAY, what, make);
     }
 }
 
@@ -345,62 +372,55 @@ fn one_way_goes_through(scene: &mut Scene) {
     assert_eq!((client.completions, server.calls), (1, 1), "the next one-way call");
 }
 
+fn read(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make) {
+    let faults = Faults::new(env);
+    let mut scene = scene(env);
+    let mut number = 0;
+    faults.walk(what, |shot| {
+        squeeze();
+        number += 1;
+        let load = make(&scene, number);
+        scene.queued(&load, flags);
+        drop(load);
+        let mut room = [0; 256];
+        let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
+        expect_read(result, shot.fired());
+        let mut told = Told::default();
+        for ret in lying_in(&room) {
+            handle(&mut scene.pair.server, ret, &mut told);
+        }
+        let (client, server) = scene.settle();
+        // Who waits for a reply is told of a call that cannot be delivered; else nobody is.
+        let waiting = usize::from(is_answered(flags));
+        match (told.calls + server.calls, client.replies, client.failures) {
+            (1, replies, 0) if replies == waiting => {}
+            (0, 0, failures) if failures == waiting && shot.fired() => {}
+            other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
+        }
+        if !is_answered(flags) {
+            one_way_goes_through(&mut scene);
+        }
+        scene.whole(what);
+    });
+}
+
 fn a_call_is_read(env: &Env) {
     let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
     for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
-        let faults = Faults::new(env);
-        let mut scene = Scene::new(env);
-        let mut number = 0;
-        faults.walk(what, |shot| {
-            squeeze();
-            number += 1;
-            let load = make(&scene, number);
-            scene.queued(&load, 0);
-            drop(load);
-            let mut room = [0; 256];
-            let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
-            expect_read(result, shot.fired());
-            let mut told = Told::default();
-            for ret in lying_in(&room) {
-                handle(&mut scene.pair.server, ret, &mut told);
-            }
-            let (client, server) = scene.settle();
-            match (told.calls + server.calls, client.replies, client.failures) {
-                (1, 1, 0) => {}
-                (0, 0, 1) if shot.fired() => {}
-                other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
-            }
-            scene.whole(what);
-        });
+        read(env, Scene::new, 0, what, make);
+    }
+}
+
+fn a_call_with_a_context_is_read(env: &Env) {
+    for flags in [0, uapi::TF_ONE_WAY] {
+        read(env, Scene::with_contexts, flags, "context", few_bytes);
     }
 }
 
 fn a_one_way_call_is_read(env: &Env) {
     for (what, make) in [("few bytes", few_bytes as Make), ("nodes", own_nodes), ("files", files), ("buffers", buffers)]
     {
-        let faults = Faults::new(env);
-        let mut scene = Scene::new(env);
-        let mut number = 0;
-        faults.walk(what, |shot| {
-            squeeze();
-            number += 1;
-            let load = make(&scene, number);
-            scene.queued(&load, uapi::TF_ONE_WAY);
-            drop(load);
-            let mut room = [0; 256];
-            let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
-            expect_read(result, shot.fired());
-            let mut told = Told::default();
-            for ret in lying_in(&room) {
-                handle(&mut scene.pair.server, ret, &mut told);
-            }
-            let (client, server) = scene.settle();
-            // Nobody is told of one that cannot be delivered.
-            assert!(told.calls + server.calls == 1 || shot.fired(), "{what}: lost");
-            assert_eq!((client.replies, client.failures), (0, 0), "{what}");
-            one_way_goes_through(&mut scene);
-            scene.whole(what);
-        });
+        read(env, Scene::new, uapi::TF_ONE_WAY, what, make);
     }
 }
 

@@ -23,6 +23,8 @@ use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::until;
 use crate::hostile;
+use crate::kernel::contexts_are_given;
+use crate::kernel::own_context;
 
 tests! { Interface, "secctx":
     call_to_a_node_that_asks,
@@ -36,19 +38,6 @@ tests! { Interface, "secctx":
 fn pair(env: &Env) -> Pair {
     let flags = uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX;
     Pair::with_flags(Registry::start(env), End::open(env), End::open(env).enter(), flags)
-}
-
-/// Whether the kernel has contexts to give: with SELinux every process has one.
-fn contexts_are_given() -> bool {
-    std::path::Path::new("/sys/fs/selinux").exists()
-        && std::fs::read("/proc/self/attr/current").is_ok_and(|context| !context.is_empty())
-}
-
-/// The caller's own context.
-fn own_context() -> Vec<u8> {
-    let mut context = std::fs::read("/proc/self/attr/current").expect("a context");
-    context.retain(|byte| *byte != 0 && *byte != b'\n');
-    context
 }
 
 /// One call; checks what comes along with it. Says whether it came.
