@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::env::Driver;
 use crate::env::Env;
+use crate::fixture::until;
 
 const TRACING: &str = "/sys/kernel/tracing";
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -305,13 +306,17 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Nobody is in it yet.
+    /// One whose memory can be limited. Nobody is in it yet.
     pub fn new(env: &Env, name: &str) -> Self {
-        let root = Path::new(CGROUPS);
-        if fs::write(root.join("cgroup.subtree_control"), "+memory").is_err() {
+        if fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory").is_err() {
             env.skip("no control groups that limit memory at /sys/fs/cgroup");
         }
-        let folder = root.join(format!("binder-test-{}-{name}", std::process::id()));
+        Self::plain(name)
+    }
+
+    /// One with what every one has. Nobody is in it yet.
+    pub fn plain(name: &str) -> Self {
+        let folder = Path::new(CGROUPS).join(format!("binder-test-{}-{name}", std::process::id()));
         fs::create_dir(&folder).expect("a control group");
         Self { folder }
     }
@@ -332,6 +337,21 @@ impl Cgroup {
     #[track_caller]
     pub fn enter(&self) {
         write(self.folder.join("cgroup.procs"), "0");
+    }
+
+    /// Puts another process into it.
+    #[track_caller]
+    pub fn add(&self, pid: i32) {
+        write(self.folder.join("cgroup.procs"), &pid.to_string());
+    }
+
+    /// Stops everybody in it, or lets them go on, and waits until it is so.
+    #[track_caller]
+    pub fn freeze(&self, stopped: bool) {
+        let stopped = u64::from(stopped);
+        write(self.folder.join("cgroup.freeze"), &stopped.to_string());
+        let is_so = || numbers(&read(self.folder.join("cgroup.events")), "frozen ") == Some(vec![stopped]);
+        until(is_so);
     }
 
     /// How often something happened to it: `max` when it was at its limit, `oom_kill` when a process was killed.

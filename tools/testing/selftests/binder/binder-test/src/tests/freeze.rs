@@ -23,6 +23,8 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
+use crate::fixture::until_in_ioctl;
+use crate::kernel::Cgroup;
 
 tests! { Interface, "freeze":
     unknown_process_is_einval,
@@ -37,6 +39,7 @@ tests! { Interface, "freeze":
     notification_cleared,
     notification_requests_that_make_no_sense,
     frozen_process_that_dies,
+    control_group_that_stops_a_waiting_process,
     a_pid_is_one_of_the_callers_namespace,
 }
 
@@ -204,7 +207,7 @@ fn freezing_waits_for_calls_that_are_out(env: &Env) {
         binder.ioctl(uapi::BINDER_FREEZE, &mut info)
     });
     let thread = hear.recv().expect("the thread is there");
-    crate::fixture::until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
+    until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
     scene.peer.say(0);
     scene.peer.hear();
     assert_eq!(freezing.join().expect("the thread is well"), Ok(0));
@@ -366,6 +369,34 @@ fn thaw_and_ask(end: &End, pid: i32) -> [nix::Result<i32>; 2] {
     let thawed = end.binder().ioctl(uapi::BINDER_FREEZE, &mut info);
     let mut info = FrozenStatusInfo { pid: pid as u32, ..FrozenStatusInfo::default() };
     [thawed, end.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info)]
+}
+
+/// As Android does with an application that nobody looks at: the driver is told, and a control group stops its threads.
+fn control_group_that_stops_a_waiting_process(env: &Env) {
+    let mut scene = Scene::new(env);
+    let group = Cgroup::plain("frozen");
+    group.add(scene.peer.pid());
+    scene.peer.say(TAKE);
+    until_in_ioctl(scene.peer.pid(), scene.peer.pid());
+    assert_eq!(scene.freeze(1, 0), Ok(()));
+    // To wait in the driver does not keep it from being stopped.
+    group.freeze(true);
+    assert_eq!(scene.one_way(7), [Return::TransactionPendingFrozen]);
+    scene.client.start(Call::new(scene.handle, 8, &Parcel::new()));
+    scene.client.expect(&[Return::FrozenReply]);
+    // For the driver it may be called again; it does not run for all that.
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    scene.client.start(Call::new(scene.handle, 9, &Parcel::new()));
+    scene.client.expect(&[]);
+    assert!(!scene.peer.has_spoken());
+    group.freeze(false);
+    // It waits on as if nothing had been.
+    assert_eq!(scene.peer.hear(), 7);
+    assert_eq!(scene.take(), 9);
+    scene.peer.say(0);
+    scene.peer.hear();
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
 }
 
 fn a_pid_is_one_of_the_callers_namespace(env: &Env) {
