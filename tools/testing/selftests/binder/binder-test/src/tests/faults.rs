@@ -31,6 +31,7 @@ use crate::hostile;
 use crate::hostile::adopt;
 use crate::inject::Faults;
 use crate::inject::Live;
+use crate::inject::Shot;
 use crate::kernel::contexts_are_given;
 use crate::kernel::own_context;
 
@@ -291,12 +292,20 @@ fn expect_result(result: nix::Result<()>) {
     assert!(matches!(result, Ok(()) | Err(Errno::EFAULT | Errno::ENOMEM)), "{result:?}");
 }
 
-/// The same of one that reads. What cannot be delivered is passed over, and then there may be nothing to read.
+/// The one read in question, and what the reader was told by it, whatever the ioctl said.
 #[track_caller]
-fn expect_read(result: nix::Result<()>, fired: bool) {
-    if !(fired && result == Err(Errno::EAGAIN)) {
+fn read_once(shot: &mut Shot<'_>, end: &mut End) -> (nix::Result<()>, Told) {
+    let mut room = [0; 256];
+    let (result, _) = shot.at(|| end.binder().write_read(&[], &mut room));
+    // What cannot be delivered is passed over, and then there may be nothing to read.
+    if !(shot.fired() && result == Err(Errno::EAGAIN)) {
         expect_result(result);
     }
+    let mut told = Told::default();
+    for ret in lying_in(&room) {
+        handle(end, ret, &mut told);
+    }
+    (result, told)
 }
 
 /// Whether a call with these flags has a reply.
@@ -382,13 +391,7 @@ fn read(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make)
         let load = make(&scene, number);
         scene.queued(&load, flags);
         drop(load);
-        let mut room = [0; 256];
-        let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&[], &mut room));
-        expect_read(result, shot.fired());
-        let mut told = Told::default();
-        for ret in lying_in(&room) {
-            handle(&mut scene.pair.server, ret, &mut told);
-        }
+        let (result, told) = read_once(shot, &mut scene.pair.server);
         let (client, server) = scene.settle();
         // Who waits for a reply is told of a call that cannot be delivered; else nobody is.
         let waiting = usize::from(is_answered(flags));
@@ -480,13 +483,7 @@ fn a_reply_is_read(env: &Env) {
             scene.pair.server.queue().raw(&command);
             scene.pair.server.flush().expect("BC_REPLY");
             drop(load);
-            let mut room = [0; 256];
-            let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&[], &mut room));
-            expect_read(result, shot.fired());
-            let mut told = Told::default();
-            for ret in lying_in(&room) {
-                handle(&mut scene.pair.client, ret, &mut told);
-            }
+            let (result, told) = read_once(shot, &mut scene.pair.client);
             let (client, _) = scene.settle();
             match (told.replies + client.replies, told.failures + client.failures) {
                 (1, 0) => {}
