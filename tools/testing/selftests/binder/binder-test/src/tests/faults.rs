@@ -313,7 +313,14 @@ fn is_answered(flags: u32) -> bool {
     flags & uapi::TF_ONE_WAY == 0
 }
 
-fn send(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make) {
+/// Does a step with a new load each time, as often as there are places at which it can fail; each leaves all as it was.
+fn walk(
+    env: &Env,
+    scene: fn(&Env) -> Scene,
+    what: &str,
+    make: Make,
+    mut step: impl FnMut(&mut Shot<'_>, &mut Scene, Load),
+) {
     let faults = Faults::new(env);
     let mut scene = scene(env);
     let mut number = 0;
@@ -322,6 +329,13 @@ fn send(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make)
         squeeze();
         number += 1;
         let load = make(&scene, number);
+        step(shot, &mut scene, load);
+        scene.whole(what);
+    });
+}
+
+fn send(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make) {
+    walk(env, scene, what, make, |shot, scene, load| {
         let command = scene.command(uapi::BC_TRANSACTION, &load, flags);
         let (result, _) = shot.at(|| scene.pair.client.binder().write_read(&command, &mut []));
         drop(load);
@@ -335,9 +349,8 @@ fn send(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make)
             other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
         }
         if !is_answered(flags) {
-            one_way_goes_through(&mut scene);
+            one_way_goes_through(scene);
         }
-        scene.whole(what);
     });
 }
 
@@ -382,13 +395,7 @@ fn one_way_goes_through(scene: &mut Scene) {
 }
 
 fn read(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make) {
-    let faults = Faults::new(env);
-    let mut scene = scene(env);
-    let mut number = 0;
-    faults.walk(what, |shot| {
-        squeeze();
-        number += 1;
-        let load = make(&scene, number);
+    walk(env, scene, what, make, |shot, scene, load| {
         scene.queued(&load, flags);
         drop(load);
         let (result, told) = read_once(shot, &mut scene.pair.server);
@@ -401,9 +408,8 @@ fn read(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make)
             other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
         }
         if !is_answered(flags) {
-            one_way_goes_through(&mut scene);
+            one_way_goes_through(scene);
         }
-        scene.whole(what);
     });
 }
 
@@ -440,14 +446,8 @@ fn a_reply_is_sent(env: &Env) {
     // The handles are the client's, and mean nothing to the server.
     let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
     for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
-        let faults = Faults::new(env);
-        let mut scene = Scene::new(env);
-        let mut number = 0;
-        faults.walk(what, |shot| {
-            squeeze();
-            number += 1;
-            accepted(&mut scene);
-            let load = make(&scene, number);
+        walk(env, Scene::new, what, make, |shot, scene, load| {
+            accepted(scene);
             let command = scene.command(uapi::BC_REPLY, &load, 0);
             let (result, _) = shot.at(|| scene.pair.server.binder().write_read(&command, &mut []));
             drop(load);
@@ -463,7 +463,6 @@ fn a_reply_is_sent(env: &Env) {
                 }
                 other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
             }
-            scene.whole(what);
         });
     }
 }
@@ -471,14 +470,8 @@ fn a_reply_is_sent(env: &Env) {
 fn a_reply_is_read(env: &Env) {
     let loads = [("few bytes", few_bytes as Make), ("many bytes", many_bytes), ("nodes", own_nodes)];
     for (what, make) in loads.into_iter().chain([("files", files as Make), ("buffers", buffers)]) {
-        let faults = Faults::new(env);
-        let mut scene = Scene::new(env);
-        let mut number = 0;
-        faults.walk(what, |shot| {
-            squeeze();
-            number += 1;
-            accepted(&mut scene);
-            let load = make(&scene, number);
+        walk(env, Scene::new, what, make, |shot, scene, load| {
+            accepted(scene);
             let command = scene.command(uapi::BC_REPLY, &load, 0);
             scene.pair.server.queue().raw(&command);
             scene.pair.server.flush().expect("BC_REPLY");
@@ -492,7 +485,6 @@ fn a_reply_is_read(env: &Env) {
                 (0, 0) if shot.fired() && result.is_err() => {}
                 other => panic!("{what}, place {}: {result:?}, {other:?}", shot.nth),
             }
-            scene.whole(what);
         });
     }
 }
