@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::until;
+use crate::hostile::PAGE;
 
 const TRACING: &str = "/sys/kernel/tracing";
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -392,6 +393,16 @@ pub fn meminfo(name: &str) -> u64 {
         Some([figure]) => *figure,
         _ => panic!("no {name} in /proc/meminfo"),
     }
+}
+
+/// KB of memory that nobody has: what is free, and what each processor keeps at hand, tens of megabytes at times, which
+/// the kernel does not call free.
+#[track_caller]
+pub fn unclaimed() -> u64 {
+    let zones = read("/proc/zoneinfo");
+    let at_hand = zones.lines().filter_map(|line| line.trim_start().strip_prefix("count:"));
+    let pages: u64 = at_hand.map(|count| count.trim().parse::<u64>().expect("the kernel's format")).sum();
+    meminfo("MemFree") + pages * (PAGE as u64 / 1024)
 }
 
 /// How many objects each of the kernel's slab caches has, once what only waits to be given back is gone.

@@ -13,18 +13,18 @@ use crate::fixture::Peer;
 use crate::fixture::until;
 use crate::hostile::Tally;
 use crate::kernel::all_pages;
-use crate::kernel::meminfo;
 use crate::kernel::slabs;
+use crate::kernel::unclaimed;
 
 tests! { Reclaim, "level":
     load_use_unload,
     unload_while_memory_is_short,
 }
 
-/// KB that are free, once what can be given back is.
+/// KB that nobody has, once what can be given back is.
 fn free() -> u64 {
     squeeze();
-    meminfo("MemFree")
+    unclaimed()
 }
 
 fn load_use_unload(env: &Env) {
