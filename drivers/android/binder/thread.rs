@@ -123,7 +123,9 @@ impl Thread {
             let start = UserPtr::from_addr(next as usize);
             let mut reader = UserSlice::new(start, LONGEST_COMMAND).reader();
             self.command(&mut reader)?;
-            bwr.write_consumed += (LONGEST_COMMAND - reader.len()) as u64;
+            // What user space wrote there may lead to commands below the buffer, so this wraps, too.
+            let length = LONGEST_COMMAND.wrapping_sub(reader.len()) as u64;
+            bwr.write_consumed = bwr.write_consumed.wrapping_add(length);
         }
         Ok(())
     }

@@ -39,6 +39,7 @@ tests! { Core, "write_read":
     unknown_command_stops_before_it,
     write_consumed_says_where_to_go_on,
     write_consumed_past_the_end_does_nothing,
+    write_consumed_that_wraps_starts_before_the_buffer,
     read_consumed_says_where_to_go_on,
     first_return_is_a_noop,
     write_buffer_at_a_bad_address,
@@ -152,6 +153,25 @@ fn write_consumed_past_the_end_does_nothing(env: &Env) {
         };
         assert_eq!(raw.ioctl(&mut argument), Ok(0), "{consumed}");
         assert_eq!(argument.write_consumed, consumed);
+    }
+}
+
+fn write_consumed_that_wraps_starts_before_the_buffer(env: &Env) {
+    let raw = Raw::new(env);
+    let mut commands = Commands::new();
+    commands.enter_looper().increfs(4711).exit_looper();
+    raw.arena.put(0, commands.bytes());
+    for before in [4u64, 12] {
+        // The last command begins just below the end, which is 4 bytes into the buffer.
+        let mut argument = WriteRead {
+            write_size: 4,
+            write_consumed: before.wrapping_neg(),
+            write_buffer: raw.arena.at(before as usize),
+            ..WriteRead::default()
+        };
+        assert_eq!(raw.ioctl(&mut argument), Ok(0), "{before}");
+        // After 4 bytes stands BC_INCREFS with its handle, after 12 BC_EXIT_LOOPER.
+        assert_eq!(argument.write_consumed, if before == 4 { 8 } else { 4 }, "{before}");
     }
 }
 
