@@ -21,6 +21,8 @@ mod counts;
 
 mod fd;
 
+mod locked_by;
+
 mod nice;
 
 mod trace;

@@ -9,10 +9,7 @@
 use kernel::{
     prelude::*,
     rbtree::RBTreeNodeReservation,
-    sync::{
-        Arc,
-        LockedBy, //
-    },
+    sync::Arc, //
 };
 
 use crate::{
@@ -21,6 +18,7 @@ use crate::{
         BR_CLEAR_DEATH_NOTIFICATION_DONE,
         BR_DEAD_BINDER, //
     },
+    locked_by::LockedBy,
     model::{
         Death,
         DeathPhase,
@@ -97,7 +95,7 @@ impl Process {
         let death = Queued::new(Death {
             cookie,
             receiver: self.clone(),
-            phase: LockedBy::new(&self.inner, DeathPhase::Alive),
+            phase: LockedBy::new(&self.guarded, DeathPhase::Alive),
             _counted: CountedDeath::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;

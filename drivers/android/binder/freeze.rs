@@ -10,8 +10,7 @@ use kernel::{
     rbtree::RBTreeNodeReservation,
     sync::{
         Arc,
-        CondVarTimeoutResult,
-        LockedBy, //
+        CondVarTimeoutResult, //
     },
     time::msecs_to_jiffies, //
 };
@@ -23,6 +22,7 @@ use crate::{
         BR_CLEAR_FREEZE_NOTIFICATION_DONE,
         BR_FROZEN_BINDER, //
     },
+    locked_by::LockedBy,
     model::{
         Delivered,
         Freeze,
@@ -103,16 +103,7 @@ impl Process {
         let freeze = Queued::new(Freeze {
             cookie,
             receiver: self.clone(),
-            state: LockedBy::new(
-                &self.inner,
-                FreezeState {
-                    frozen: false,
-                    sent: false,
-                    resend: false,
-                    cleared: false,
-                    over: false,
-                },
-            ),
+            state: LockedBy::new(&self.guarded, FreezeState::default()),
             _counted: CountedFreeze::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;

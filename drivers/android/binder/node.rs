@@ -6,20 +6,12 @@
 //! The counting is in [`counts`](crate::counts); this is when it happens, and how the owner hears of it.
 
 use kernel::{
-    list::List,
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNodeReservation, //
-    },
-    sync::{
-        Arc,
-        LockedBy, //
-    },
+    rbtree::RBTreeNodeReservation,
+    sync::Arc, //
 };
 
 use crate::{
-    counts::Counts,
     defs::{
         NodeReturn,
         PtrCookie,
@@ -29,6 +21,7 @@ use crate::{
         BR_RELEASE, //
     },
     helpers::next_debug_id,
+    locked_by::LockedBy,
     model::{
         Delivered,
         InnerGuard,
@@ -143,17 +136,7 @@ impl Process {
             cookie,
             flags,
             owner: self.clone(),
-            inner: LockedBy::new(
-                &self.inner,
-                NodeInner {
-                    counts: Counts::default(),
-                    queued_for: None,
-                    oneway_active: false,
-                    oneway_work: List::new(),
-                    deaths: RBTree::new(),
-                    freezes: RBTree::new(),
-                },
-            ),
+            inner: LockedBy::new(&self.guarded, NodeInner::default()),
             _counted: CountedNode::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;

@@ -7,10 +7,7 @@ use core::panic::Location;
 use kernel::{
     prelude::*,
     security::SecurityCtx,
-    sync::{
-        Arc,
-        LockedBy, //
-    },
+    sync::Arc,
     task::Kuid,
     uaccess::{
         UserPtr,
@@ -37,6 +34,7 @@ use crate::{
         next_debug_id,
         user_error, //
     },
+    locked_by::LockedBy,
     model::{
         Buffer,
         Process,
@@ -359,7 +357,7 @@ impl Outgoing<'_> {
             // Whoever sends, which need not be who opened the file.
             sender_euid: Kuid::current_euid(),
             receiver: LockedBy::new(
-                &self.target.inner,
+                &self.target.guarded,
                 Receiver {
                     buffer: Some(buffer),
                     thread: None,
