@@ -251,7 +251,7 @@ unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
         max: MAX_DEVICES,
         global_stats: false,
     };
-    match KBox::new(options, GFP_KERNEL) {
+    match KBox::new(options, GFP_KERNEL_ACCOUNT) {
         Ok(options) => {
             // SAFETY: Called by the kernel with a context that is being prepared; `binder_rs_fs_free` frees the box.
             unsafe { binder_rs_context_init(fc, KBox::into_raw(options).cast()) };
@@ -366,7 +366,7 @@ unsafe extern "C" fn fill_super(
             proc_dir: Atomic::new(ptr::null_mut()),
             opened <- Opened::new(),
         }),
-        GFP_KERNEL,
+        GFP_KERNEL_ACCOUNT,
     );
     let info = match info {
         Ok(info) => info,

@@ -337,7 +337,7 @@ impl Buffer {
     fn cargo(&mut self) -> Result<&mut Cargo> {
         let held = self.held.as_mut().ok_or(EINVAL)?;
         if held.cargo.is_none() {
-            held.cargo = Some(KBox::new(Cargo::default(), GFP_KERNEL)?);
+            held.cargo = Some(KBox::new(Cargo::default(), GFP_KERNEL_ACCOUNT)?);
         }
         held.cargo.as_deref_mut().ok_or(EINVAL)
     }
@@ -350,12 +350,12 @@ impl Buffer {
     pub(crate) fn add_object(&mut self, object: ObjectRef) -> Result {
         let room = self
             .cargo()
-            .and_then(|cargo| Ok(cargo.objects.reserve(1, GFP_KERNEL)?));
+            .and_then(|cargo| Ok(cargo.objects.reserve(1, GFP_KERNEL_ACCOUNT)?));
         if let Err(e) = room {
             object.give_back(&self.process);
             return Err(e);
         }
-        Ok(self.cargo()?.objects.push(object, GFP_KERNEL)?)
+        Ok(self.cargo()?.objects.push(object, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Lets the receiver get a descriptor for a file.
@@ -364,7 +364,7 @@ impl Buffer {
     ///
     /// `ENOMEM`.
     pub(crate) fn add_file(&mut self, file: SentFile) -> Result {
-        Ok(self.cargo()?.files.push(file, GFP_KERNEL)?)
+        Ok(self.cargo()?.files.push(file, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
@@ -383,16 +383,16 @@ impl Buffer {
 
     fn reserve_some_descriptors(&mut self) -> Result<Descriptors> {
         let files = core::mem::take(&mut self.cargo()?.files);
-        let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL)?;
+        let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL_ACCOUNT)?;
         let mut to_close = KVec::new();
         for SentFile { at, file, in_array } in files {
             let descriptor = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
             let number = descriptor.reserved_fd();
             if in_array {
-                to_close.push(number, GFP_KERNEL)?;
+                to_close.push(number, GFP_KERNEL_ACCOUNT)?;
             }
             self.write(at, &number.to_ne_bytes())?;
-            reserved.push((descriptor, file), GFP_KERNEL)?;
+            reserved.push((descriptor, file), GFP_KERNEL_ACCOUNT)?;
         }
         self.cargo()?.fds_to_close = to_close;
         Ok(Descriptors(reserved))

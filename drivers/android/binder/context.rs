@@ -39,7 +39,7 @@ impl Context {
                 manager_key: Atomic::new(0),
                 manager <- new_mutex!(Manager { node: None, uid: None }, "Context::manager"),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 

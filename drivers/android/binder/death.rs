@@ -98,7 +98,7 @@ impl Process {
             phase: LockedBy::new(&self.guarded, DeathPhase::Alive),
             _counted: CountedDeath::new(),
         })?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
 
         let mut handles = self.handles.lock();
         let Some(entry) = handles.entries.get_mut(&handle) else {

@@ -85,7 +85,7 @@ impl Endpoint {
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
         let pid = process.pid;
-        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL)?;
+        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL_ACCOUNT)?;
         log_file::opened(pid)?;
         registry::add(&opened.process).inspect_err(|_| log_file::closed(pid))?;
         // SAFETY: The file is being opened, and the pages live until its `release`.

@@ -106,7 +106,7 @@ impl Process {
             state: LockedBy::new(&self.guarded, FreezeState::default()),
             _counted: CountedFreeze::new(),
         })?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
 
         let mut handles = self.handles.lock();
         let entry = handles.entries.get_mut(&handle).ok_or(EINVAL)?;

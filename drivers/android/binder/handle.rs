@@ -84,8 +84,8 @@ impl Process {
             return Ok(number);
         }
 
-        let entry = RBTreeNodeReservation::new(GFP_KERNEL)?;
-        let index = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let first = if self.context.is_manager_node(node) {
             0
         } else {
@@ -253,7 +253,11 @@ impl Handles {
             if self.ids.capacity() > most / 2 {
                 return Err(ENOMEM);
             }
-            let grown = self.ids.grow_request().ok_or(ENOMEM)?.realloc(GFP_KERNEL)?;
+            let grown = self
+                .ids
+                .grow_request()
+                .ok_or(ENOMEM)?
+                .realloc(GFP_KERNEL_ACCOUNT)?;
             self.ids.grow(grown);
         }
     }

@@ -131,7 +131,7 @@ impl Processes {
         registry::for_each(|process| {
             let key = (process.pid, Arc::as_ptr(process).addr());
             incomplete |= all
-                .try_create_and_insert(key, process.clone(), GFP_KERNEL)
+                .try_create_and_insert(key, process.clone(), GFP_KERNEL_ACCOUNT)
                 .is_err();
         });
         Self { all, incomplete }

@@ -37,6 +37,7 @@
 //! `wait.rs` are inside 3.
 
 use kernel::{
+    alloc::Flags,
     cred::Credential,
     fs::File,
     id_pool::IdPool,
@@ -303,7 +304,7 @@ impl Thread {
                 tracker <- AtomicTracker::new(),
                 _counted: CountedThread::new(),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )
     }
 
@@ -726,15 +727,20 @@ pub(crate) type WorkList = List<Queued<dyn Work>>;
 pub(crate) type WorkArc<T> = ListArc<Queued<T>>;
 
 impl<T> Queued<T> {
-    /// Makes a value that is on no list.
+    /// Makes a value that is on no list, charged to the current task's memory cgroup.
     pub(crate) fn new(value: T) -> Result<Arc<Self>> {
+        Self::with_flags(value, GFP_KERNEL_ACCOUNT)
+    }
+
+    /// Makes a value that is on no list, allocated with `flags`.
+    pub(crate) fn with_flags(value: T, flags: Flags) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 links <- ListLinksSelfPtr::new(),
                 tracker <- AtomicTracker::new(),
                 value,
             }),
-            GFP_KERNEL,
+            flags,
         )
     }
 

@@ -139,7 +139,7 @@ impl Process {
             inner: LockedBy::new(&self.guarded, NodeInner::default()),
             _counted: CountedNode::new(),
         })?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let mut inner = self.inner.lock();
         if inner.dead {
             return Err(ESRCH);

@@ -345,31 +345,34 @@ impl Outgoing<'_> {
         from_parent: Option<TransactionRef>,
     ) -> Result<TransactionRef, Failure> {
         let process = &self.thread.process;
-        Queued::new(Transaction {
-            debug_id: self.debug_id,
-            start: jiffies(),
-            from,
-            from_parent,
-            target: self.target.clone(),
-            sender_pid: process.pid,
-            code: self.message.data.code,
-            flags: self.message.data.flags,
-            // Whoever sends, which need not be who opened the file.
-            sender_euid: Kuid::current_euid(),
-            receiver: LockedBy::new(
-                &self.target.guarded,
-                Receiver {
-                    buffer: Some(buffer),
-                    thread: None,
-                    parent: None,
-                    sender_tid: self.thread.id,
-                    sender_nice: nice::current_small(),
-                    saved_nice: 0,
-                    counted: false,
-                },
-            ),
-            _counted: CountedTransaction::new(),
-        })
+        Queued::with_flags(
+            Transaction {
+                debug_id: self.debug_id,
+                start: jiffies(),
+                from,
+                from_parent,
+                target: self.target.clone(),
+                sender_pid: process.pid,
+                code: self.message.data.code,
+                flags: self.message.data.flags,
+                // Whoever sends, which need not be who opened the file.
+                sender_euid: Kuid::current_euid(),
+                receiver: LockedBy::new(
+                    &self.target.guarded,
+                    Receiver {
+                        buffer: Some(buffer),
+                        thread: None,
+                        parent: None,
+                        sender_tid: self.thread.id,
+                        sender_nice: nice::current_small(),
+                        saved_nice: 0,
+                        counted: false,
+                    },
+                ),
+                _counted: CountedTransaction::new(),
+            },
+            GFP_KERNEL,
+        )
         .map_err(|e| failed(e, "out of memory"))
     }
 }

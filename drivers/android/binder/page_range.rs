@@ -521,7 +521,7 @@ impl OwnedPageRange {
                 start: Atomic::new(0),
                 vmas: Atomic::new(0),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?))
     }
 

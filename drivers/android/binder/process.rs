@@ -99,7 +99,7 @@ impl Process {
                 traffic: Traffic::new(),
                 _counted: CountedProcess::new(),
             }),
-            GFP_KERNEL,
+            GFP_KERNEL_ACCOUNT,
         )?;
         let guarded = Owner::of(&*process.inner.lock());
         *process.as_mut().project().guarded = guarded;
@@ -122,7 +122,7 @@ impl Process {
             return Ok(thread.clone());
         }
         let thread = Thread::new(id, self)?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         // Only the thread itself makes itself known, so it still is not.
         let mut inner = self.inner.lock();
         inner

@@ -40,7 +40,7 @@ fn key(process: &Arc<Process>) -> usize {
 ///
 /// `ENOMEM`.
 pub(crate) fn add(process: &Arc<Process>) -> Result {
-    let entry = RBTreeNode::new(key(process), process.clone(), GFP_KERNEL)?;
+    let entry = RBTreeNode::new(key(process), process.clone(), GFP_KERNEL_ACCOUNT)?;
     PROCESSES
         .lock()
         .get_or_insert_with(RBTree::new)

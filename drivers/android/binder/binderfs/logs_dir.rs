@@ -81,7 +81,7 @@ pub(super) fn opened(sb: &Super, pid: i32) -> Result {
         return Ok(());
     }
     let name = CString::try_from_fmt(fmt!("{}", pid))?;
-    let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
+    let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
     proc.add(&name, NewInode::process_log(sb, pid)?)?;
     files.insert(node.into_node(pid, ProcessFile { count: 1, name }));
     Ok(())

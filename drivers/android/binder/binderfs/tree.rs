@@ -339,7 +339,7 @@ impl<'a> NewInode<'a> {
     }
 
     fn device(number: Number<'a>, endpoint: Endpoint) -> Result<Self> {
-        let endpoint = KBox::new(endpoint, GFP_KERNEL)?;
+        let endpoint = KBox::new(endpoint, GFP_KERNEL_ACCOUNT)?;
         let fops = &number.sb.state().device_fops;
         let ino = FIRST_DEVICE_INO + u64::from(number.minor);
         // SAFETY: The operations live as long as any inode does.

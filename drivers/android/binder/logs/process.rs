@@ -65,7 +65,7 @@ struct Items {
 impl Items {
     fn new() -> Result<Self> {
         Ok(Self {
-            items: KVec::with_capacity(MOST_WORK, GFP_KERNEL)?,
+            items: KVec::with_capacity(MOST_WORK, GFP_KERNEL_ACCOUNT)?,
             more: false,
         })
     }
@@ -256,7 +256,7 @@ impl<'a> Listing<'a> {
             drop(buffers);
             if let Some(found) = found {
                 self.buffers
-                    .try_create_and_insert(found.id, found, GFP_KERNEL)?;
+                    .try_create_and_insert(found.id, found, GFP_KERNEL_ACCOUNT)?;
             }
         }
         Ok(())
@@ -270,9 +270,9 @@ impl<'a> Listing<'a> {
             };
             if let Some(contents) = Contents::of_pending(due) {
                 // Without memory the buffer is shown with the size it takes.
-                let _ = self
-                    .buffers
-                    .try_create_and_insert(contents.id, contents, GFP_KERNEL);
+                let _ =
+                    self.buffers
+                        .try_create_and_insert(contents.id, contents, GFP_KERNEL_ACCOUNT);
             }
         }
     }
@@ -321,9 +321,9 @@ impl<'a> Listing<'a> {
             for item in &items.items {
                 if let Item::Incoming(call) = item {
                     // Without memory a buffer is shown as delivered, which it was.
-                    let _ = self
-                        .worked_on
-                        .try_create_and_insert(call.debug_id, (), GFP_KERNEL);
+                    let _ =
+                        self.worked_on
+                            .try_create_and_insert(call.debug_id, (), GFP_KERNEL_ACCOUNT);
                 }
             }
             self.note_buffers(items);
@@ -381,7 +381,7 @@ impl<'a> Listing<'a> {
             death: u64,
         }
 
-        let Ok(mut lines) = KVec::with_capacity(BATCH, GFP_KERNEL) else {
+        let Ok(mut lines) = KVec::with_capacity(BATCH, GFP_KERNEL_ACCOUNT) else {
             return writeln!(self.out, "  (out of memory)");
         };
         let mut from = Some(0);

@@ -56,7 +56,7 @@ impl Users {
     }
 
     fn look<'a>(&mut self, processes: impl Iterator<Item = &'a Arc<Process>>) -> Result {
-        let mut found = KVec::with_capacity(BATCH, GFP_KERNEL)?;
+        let mut found = KVec::with_capacity(BATCH, GFP_KERNEL_ACCOUNT)?;
         let mut count = 0;
         for process in processes {
             let mut from = Some(0);
@@ -74,11 +74,11 @@ impl Users {
                 for (handle, node) in found.drain_all() {
                     let key = (node.debug_id, Reverse(handle));
                     self.handles
-                        .try_create_and_insert(key, process.pid, GFP_KERNEL)?;
+                        .try_create_and_insert(key, process.pid, GFP_KERNEL_ACCOUNT)?;
                     let is_dead = node.owner.inner.lock().dead;
                     if is_dead {
                         self.dead
-                            .try_create_and_insert(node.debug_id, node, GFP_KERNEL)?;
+                            .try_create_and_insert(node.debug_id, node, GFP_KERNEL_ACCOUNT)?;
                     }
                 }
             }

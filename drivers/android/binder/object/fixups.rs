@@ -187,7 +187,7 @@ impl Fixups {
     pub(super) fn push(&mut self, pointer: Pointer) -> Result<(), Refused> {
         let object = pointer.object;
         self.pointers
-            .push(pointer, GFP_KERNEL)
+            .push(pointer, GFP_KERNEL_ACCOUNT)
             .map_err(|_| (ENOMEM, "out of memory"))?;
         self.last = Some(Fixup { object, from: 0 });
         Ok(())

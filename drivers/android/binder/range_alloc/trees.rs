@@ -146,7 +146,7 @@ impl<T> Spare<T> {
     pub(crate) fn new() -> Result<Self, AllocError> {
         let mut memory = [const { None }; SPARES];
         for slot in &mut memory {
-            *slot = Some(Memory::new(GFP_KERNEL).map_err(|_| AllocError)?);
+            *slot = Some(Memory::new(GFP_KERNEL_ACCOUNT).map_err(|_| AllocError)?);
         }
 
         Ok(Self { memory })
