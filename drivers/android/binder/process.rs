@@ -303,8 +303,11 @@ impl Process {
     ///
     /// `EINVAL` if there is none, and what `f` returns.
     fn for_each_known_as(&self, pid: u32, mut f: impl FnMut(&Arc<Process>) -> Result) -> Result {
-        // CAST: A pid that is none is not found.
-        let pid = pid as i32;
+        // 0 is what a task has in a namespace that it is not in, and after it has exited.
+        let pid = i32::try_from(pid)
+            .ok()
+            .filter(|&pid| pid > 0)
+            .ok_or(EINVAL)?;
         let mut found = false;
         let mut result = Ok(());
         registry::for_each(|process| {

@@ -28,6 +28,8 @@ use crate::kernel::Cgroup;
 
 tests! { Interface, "freeze":
     unknown_process_is_einval,
+    zero_names_no_process_of_another_namespace,
+    zero_names_no_process_that_has_exited,
     calls_to_a_frozen_process_fail,
     one_way_calls_wait_until_it_thaws,
     later_one_way_call_takes_the_place_of_an_earlier,
@@ -119,6 +121,61 @@ fn unknown_process_is_einval(env: &Env) {
         let mut info = FrozenStatusInfo { pid, ..FrozenStatusInfo::default() };
         assert_eq!(scene.client.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info), Err(Errno::EINVAL));
     }
+}
+
+/// What `BINDER_FREEZE` and `BINDER_GET_FROZEN_INFO` say to numbers that are no pid.
+fn freeze_what_is_no_pid(end: &End) {
+    for pid in [0, u32::MAX, 1 << 31] {
+        let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 0 };
+        assert_eq!(end.binder().ioctl(uapi::BINDER_FREEZE, &mut info), Err(Errno::EINVAL), "{pid}");
+        let mut info = FrozenStatusInfo { pid, ..FrozenStatusInfo::default() };
+        assert_eq!(end.binder().ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info), Err(Errno::EINVAL), "{pid}");
+    }
+}
+
+/// Seen from a namespace that a process is not in, its pid is 0.
+fn zero_names_no_process_of_another_namespace(env: &Env) {
+    let mut scene = Scene::new(env);
+    Peer::start(env, |env, _| {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWPID).expect("the test runs as root");
+        let mut contained = Child::spawn(|| {
+            assert_eq!(nix::unistd::getpid().as_raw(), 1);
+            freeze_what_is_no_pid(&End::open(env));
+            0
+        })
+        .expect("fork");
+        assert!(matches!(contained.wait(), Ok(nix::sys::wait::WaitStatus::Exited(_, 0))));
+    })
+    .join();
+    assert_eq!(scene.one_way(1), [Return::TransactionComplete]);
+    assert_eq!(scene.take(), 1);
+}
+
+/// A process that has exited has no pid, and the files it opened may live on in others.
+fn zero_names_no_process_that_has_exited(env: &Env) {
+    let registry = Registry::start(env);
+    let mut opener = Peer::start(env, |env, line| {
+        let mut end = End::open(env);
+        registry.put(&mut end, 1, object::binder(0x8000, 0x8008));
+        let heir = Child::spawn(|| {
+            nix::sys::prctl::set_pdeathsig(None).expect("prctl");
+            line.say(0).expect("the test is there");
+            loop {
+                nix::unistd::pause();
+            }
+        });
+        heir.expect("fork").release();
+        nix::unistd::pause();
+    });
+    opener.hear();
+    let mut client = End::open(env).enter();
+    let handle = registry.get(&mut client, 1);
+    opener.kill();
+    freeze_what_is_no_pid(&client);
+    client.start(Call::one_way(handle, 1, &Parcel::new()));
+    // The C driver cannot write to a process that is gone.
+    let told = client.drain();
+    assert!(!told.contains(&Return::TransactionPendingFrozen), "{told:x?}");
 }
 
 fn calls_to_a_frozen_process_fail(env: &Env) {
