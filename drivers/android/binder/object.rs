@@ -13,6 +13,10 @@
 //! address there in the object. With a parent it also finds it in the parent's buffer, at the parent offset. Fix-ups
 //! come in ascending order, depth first: the only buffers that may still be written to are the last one that was, its
 //! parent, that one's parent, and so on, each behind the place of the last fix-up in it.
+//!
+//! So a buffer is copied in pieces, around what is written to it: the receiver, which may be able to read the page
+//! already, never finds a pointer of the sender's there, nor the number of a descriptor. What goes wrong with that is
+//! the transaction's failure only if nothing else is, as in the C driver, which copies the buffers last.
 
 use kernel::{
     prelude::*,
@@ -63,6 +67,7 @@ use self::fixups::{
     invalid,
     number,
     Fixups,
+    Piece,
     Pointer,
     Room,
     OBJECT_ALIGN, //
@@ -80,6 +85,8 @@ pub(crate) struct Filler<'a> {
     /// Where in the buffer those go that objects point to.
     room: Room,
     fixups: Fixups,
+    /// Why the buffers that objects point to could not be copied.
+    bad_buffer: Option<Refused>,
 }
 
 impl<'a> Filler<'a> {
@@ -96,6 +103,7 @@ impl<'a> Filler<'a> {
             accepts_fds,
             room: Room::new(extra),
             fixups: Fixups::new(),
+            bad_buffer: None,
         }
     }
 
@@ -128,7 +136,11 @@ impl<'a> Filler<'a> {
             done = offset + self.object(object, offset, rest.reader())?;
             object += 1;
         }
-        self.copy_data(data, done, data_size - done)
+        self.copy_data(data, done, data_size - done)?;
+        if object == 0 {
+            return Ok(());
+        }
+        self.copy_buffers()
     }
 
     /// Copies `len` bytes at `at` in the data, which the sender has at `data`.
@@ -136,6 +148,37 @@ impl<'a> Filler<'a> {
         self.buffer
             .copy_from_user(at, data.wrapping_byte_add(at), len)
             .map_err(|e| (e, "data cannot be read"))
+    }
+
+    /// Copies what is left of the buffers that objects point to.
+    fn copy_buffers(&mut self) -> Result<(), Refused> {
+        if let Some(refused) = self.bad_buffer {
+            return Err(refused);
+        }
+        for piece in self.fixups.rest() {
+            copy_piece(self.buffer, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Copies what stands before the `len` bytes at `offset` in the buffer of `parent`, at `place` in the transaction's,
+    /// in which something else is written; returns whether that is still to be done.
+    fn copy_before(
+        &mut self,
+        parent: usize,
+        offset: usize,
+        place: usize,
+        len: usize,
+    ) -> Result<bool, Refused> {
+        let piece = self.fixups.leave_out(parent, offset, len)?;
+        if self.bad_buffer.is_none() {
+            self.bad_buffer = if place % OBJECT_ALIGN != 0 {
+                Some((EINVAL, "fix-up is not at a multiple of 4"))
+            } else {
+                copy_piece(self.buffer, piece).err()
+            };
+        }
+        Ok(self.bad_buffer.is_none())
     }
 
     fn write<T: AsBytes>(&self, at: usize, value: &T) -> Result<(), Refused> {
@@ -305,32 +348,28 @@ impl<'a> Filler<'a> {
             .map_err(|e| (e, "out of memory"))
     }
 
-    /// Copies the buffer that an object points to.
+    /// Finds room for the buffer that an object points to, and tells its parent where it is.
     fn pointer(&mut self, object: usize, from: &BufferObject) -> Result<BufferObject, Refused> {
         let length = number(from.length, "buffer too large")?;
         let at = self.room.take(length)?;
-        // CAST: An address in user space; the driver runs on 64-bit kernels only.
-        let source = UserPtr::from_addr(from.buffer as usize);
-        self.buffer
-            .copy_from_user(at, source, length)
-            // With the C driver's error, which is another one than that for the data.
-            .map_err(|_| (EINVAL, "buffer cannot be read"))?;
-
-        let address = self.buffer.address().map_err(|e| (e, "no buffer"))? + at;
+        let buffer = self.buffer.address().map_err(|e| (e, "no buffer"))?;
+        let address = buffer.wrapping_add(at);
         let mut parent = None;
         if from.flags & BINDER_BUFFER_FLAG_HAS_PARENT != 0 {
             let owner = number(from.parent, "parent is no buffer that came before")?;
             let offset = number(from.parent_offset, "fix-up beyond its parent")?;
-            let (place, _) = self
-                .fixups
-                .place_in_parent(owner, offset, size_of::<u64>())?;
-            self.write(place, &(address as u64))?;
+            let len = size_of::<u64>();
+            let (place, _) = self.fixups.place_in_parent(owner, offset, len)?;
+            if self.copy_before(owner, offset, place, len)? {
+                self.write(place, &(address as u64))?;
+            }
             parent = Some((owner, offset));
         }
         self.fixups.push(Pointer {
             object,
             at,
             length,
+            done: 0,
             source: from.buffer,
             parent,
         })?;
@@ -359,9 +398,22 @@ impl<'a> Filler<'a> {
             self.file(number, at, true)?;
             at += size_of::<u32>();
         }
+        if bytes != 0 {
+            self.copy_before(parent, offset, place, bytes)?;
+        }
         self.fixups.fixed_up(parent, offset.saturating_add(bytes));
         Ok(())
     }
+}
+
+/// Copies a part of a buffer that an object points to.
+fn copy_piece(buffer: &Buffer, piece: Piece) -> Result<(), Refused> {
+    // CAST: An address in user space; the driver runs on 64-bit kernels only.
+    let source = UserPtr::from_addr(piece.source as usize);
+    buffer
+        .copy_from_user(piece.at, source, piece.length)
+        // With the C driver's error, which is another one than that for the data.
+        .map_err(|_| (EINVAL, "buffer cannot be read"))
 }
 
 fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), Refused> {

@@ -88,10 +88,35 @@ pub(super) struct Pointer {
     /// Where in the transaction's buffer it is.
     pub(super) at: usize,
     pub(super) length: usize,
+    /// Up to where its bytes are copied, or something else is written in their place.
+    pub(super) done: usize,
     /// Where the sender has it.
     pub(super) source: u64,
     /// The object number of its parent, and where it was fixed up in that.
     pub(super) parent: Option<(usize, usize)>,
+}
+
+/// Bytes of a buffer that are to be copied as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Where in the transaction's buffer they go.
+    pub(super) at: usize,
+    /// Where the sender has them.
+    pub(super) source: u64,
+    pub(super) length: usize,
+}
+
+impl Pointer {
+    /// The bytes from where the copying has got to up to `end`, after which it goes on at `next`.
+    fn advance(&mut self, end: usize, next: usize) -> Option<Piece> {
+        let piece = Piece {
+            at: self.at.checked_add(self.done)?,
+            source: self.source.wrapping_add(self.done as u64),
+            length: end.checked_sub(self.done)?,
+        };
+        self.done = next;
+        Some(piece)
+    }
 }
 
 /// Up to where a buffer was fixed up.
@@ -118,12 +143,14 @@ impl Fixups {
         }
     }
 
-    fn find(&self, object: usize) -> Option<&Pointer> {
-        let index = self
-            .pointers
+    fn index(&self, object: usize) -> Option<usize> {
+        self.pointers
             .binary_search_by_key(&object, |pointer| pointer.object)
-            .ok()?;
-        self.pointers.get(index)
+            .ok()
+    }
+
+    fn find(&self, object: usize) -> Option<&Pointer> {
+        self.pointers.get(self.index(object)?)
     }
 
     /// Whether the buffer of `parent` may be changed at `offset`.
@@ -177,6 +204,32 @@ impl Fixups {
             pointer.at.saturating_add(offset),
             pointer.source.wrapping_add(offset as u64),
         ))
+    }
+
+    /// Leaves `len` bytes at `offset` out of what is copied of the buffer of `parent`: something else is written there.
+    /// Returns what is to be copied before them.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if they are not behind all that were left out before. [`Fixups::place_in_parent`] has said no to that.
+    pub(super) fn leave_out(
+        &mut self,
+        parent: usize,
+        offset: usize,
+        len: usize,
+    ) -> Result<Piece, Refused> {
+        self.index(parent)
+            .and_then(|index| self.pointers.get_mut(index))
+            .zip(offset.checked_add(len))
+            .and_then(|(pointer, end)| pointer.advance(offset, end))
+            .ok_or((EINVAL, "fix-ups are out of order"))
+    }
+
+    /// What is left to be copied of each buffer.
+    pub(super) fn rest(&mut self) -> impl Iterator<Item = Piece> + '_ {
+        self.pointers
+            .iter_mut()
+            .filter_map(|pointer| pointer.advance(pointer.length, pointer.length))
     }
 
     /// The next object pointed to a buffer.
@@ -279,6 +332,7 @@ mod tests {
                 object,
                 at: 1000 + 64 * n,
                 length: 64,
+                done: 0,
                 source: 0x10000 + 64 * n as u64,
                 parent,
             })?;
@@ -364,6 +418,48 @@ mod tests {
             tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|(error, _)| error)?;
         assert!(may(&fixups, 2, 0));
         assert!(!may(&fixups, 0, 16) && !may(&fixups, 1, 0));
+        Ok(())
+    }
+
+    /// What the pieces are made of: place in the buffer and length.
+    fn rest(fixups: &mut Fixups) -> Result<KVec<(usize, usize)>> {
+        let mut pieces = KVec::new();
+        for piece in fixups.rest() {
+            // The sender has them as far into its buffer as they are in the transaction's.
+            assert_eq!(piece.source - 0x10000, piece.at as u64 - 1000);
+            pieces.push((piece.at, piece.length), GFP_KERNEL)?;
+        }
+        Ok(pieces)
+    }
+
+    #[test]
+    fn each_byte_is_copied_once_or_left_out() -> Result {
+        let mut fixups =
+            tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|(error, _)| error)?;
+        let piece = |at, length| {
+            let source = 0x10000 + (at as u64 - 1000);
+            Some(Piece { at, source, length })
+        };
+        assert_eq!(fixups.leave_out(0, 8, 8).ok(), piece(1000, 8));
+        assert_eq!(fixups.leave_out(0, 16, 8).ok(), piece(1016, 0));
+        assert_eq!(fixups.leave_out(0, 40, 12).ok(), piece(1024, 16));
+        assert_eq!(fixups.leave_out(1, 0, 64).ok(), piece(1064, 0));
+        let left = rest(&mut fixups)?;
+        assert_eq!(&left[..], &[(1052, 12), (1128, 0), (1128, 64)]);
+        let left = rest(&mut fixups)?;
+        assert_eq!(&left[..], &[(1064, 0), (1128, 0), (1192, 0)]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_done_is_not_done_again() -> Result {
+        let mut fixups = tree(&[(0, None)]).map_err(|(error, _)| error)?;
+        assert!(fixups.leave_out(0, 8, 8).is_ok());
+        for (parent, offset, len) in [(0, 0, 8), (0, 15, 8), (1, 16, 8), (0, usize::MAX, 8)] {
+            assert_eq!(errno(fixups.leave_out(parent, offset, len)), EINVAL_);
+        }
+        // And that changed nothing.
+        assert_eq!(&rest(&mut fixups)?[..], &[(1016, 48)]);
         Ok(())
     }
 

@@ -45,6 +45,7 @@ mod skipped;
 mod threads;
 mod trace;
 mod transaction;
+mod undelivered;
 mod write_read;
 
 /// Which part of the interface a test is about.
@@ -122,6 +123,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         skipped::TESTS,
         pinned::TESTS,
         secrets::TESTS,
+        undelivered::TESTS,
         races::TESTS,
         pressure::TESTS,
         pressure::SMALL,

@@ -29,6 +29,8 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::hostile;
+use crate::hostile::Arena;
+use crate::hostile::PAGE;
 
 tests! { Interface, "sg":
     buffer_arrives_behind_its_pointer,
@@ -43,6 +45,8 @@ tests! { Interface, "sg":
     huge_lengths_are_refused,
     parents_that_are_none_are_refused,
     pointer_outside_the_parent_is_refused,
+    pointer_at_an_odd_place_of_the_parent_is_refused,
+    other_errors_come_before_those_of_buffers,
     pointers_must_be_changed_in_order,
     plain_call_has_no_room_for_buffers,
     descriptors_in_an_array_arrive,
@@ -276,6 +280,68 @@ fn pointer_outside_the_parent_is_refused(env: &Env) {
         let mut parcel = behind(&sent);
         parcel.object(&object::child_buffer(&sent, 0, at));
         refused(&mut pair, &parcel, 128);
+    }
+    whole(&mut pair);
+}
+
+fn pointer_at_an_odd_place_of_the_parent_is_refused(env: &Env) {
+    let mut pair = Pair::with_fds(env);
+    let sent = pattern(64, 1);
+    for (child, at) in [(&sent[..], 1), (&sent, 2), (&sent, 3), (&sent, 5), (&sent, 6), (&sent, 54), (&[], 10)] {
+        let mut parcel = behind(&sent);
+        parcel.object(&object::child_buffer(child, 0, at));
+        refused(&mut pair, &parcel, 128);
+        // Nor does it become right by what comes behind it.
+        parcel.object(&object::child_buffer(&sent, 0, 56));
+        parcel.object(&object::binder(8, 8));
+        refused(&mut pair, &parcel, 192);
+    }
+    // Where the sender has it does not matter.
+    for shift in 1..4 {
+        let mut parcel = behind(&sent[shift..]);
+        parcel.object(&object::child_buffer(&sent, 0, 4));
+        start(&mut pair, &parcel, 128);
+        let call = pair.server.expect_transaction();
+        finish(&mut pair, &call);
+    }
+    whole(&mut pair);
+}
+
+fn other_errors_come_before_those_of_buffers(env: &Env) {
+    let mut pair = Pair::with_fds(env);
+    let sent = pattern(64, 1);
+    let nowhere = BufferObject { buffer: 8, length: 64, ..object::buffer(&[]) };
+    let mut odd = behind(&sent);
+    odd.object(&object::child_buffer(&sent, 0, 6));
+    let mut unreadable = behind(&sent);
+    unreadable.object(&nowhere);
+    let mut parent_unreadable = Parcel::from_bytes(b"before..");
+    parent_unreadable.object(&nowhere);
+    parent_unreadable.object(&object::child_buffer(&sent, 0, 8));
+    for parcel in [odd, unreadable, parent_unreadable] {
+        refused(&mut pair, &parcel, 128);
+        let with = |object| {
+            let mut parcel = parcel.clone();
+            parcel.object(&object);
+            parcel
+        };
+        refused_with(&mut pair, &with(object::fd(4711, 0)), 128, Errno::EBADF);
+        // What is in order before does not help, nor does a handle that there is not.
+        refused(&mut pair, &with(object::fd(0, 0)), 128);
+        // The end of the data cannot be read.
+        let arena = Arena::new(2);
+        let at = PAGE - parcel.data().len();
+        arena.put(at, parcel.data());
+        arena.unmap(1);
+        let transaction = TransactionData {
+            buffer: arena.at(at),
+            data_size: parcel.data().len() as u64 + 8,
+            ..Call::new(pair.handle, 1, &parcel).data()
+        };
+        pair.client.queue().command(uapi::BC_TRANSACTION_SG, &TransactionDataSg { transaction, buffers_size: 128 });
+        pair.client.flush().expect("BC_TRANSACTION_SG");
+        pair.client.expect(&[Return::FailedReply]);
+        assert_eq!(pair.client.errno(), Errno::EFAULT);
     }
     whole(&mut pair);
 }
