@@ -21,8 +21,6 @@ mod counts;
 
 mod fd;
 
-mod locked_by;
-
 mod nice;
 
 mod trace;

@@ -9,7 +9,10 @@
 use kernel::{
     prelude::*,
     rbtree::RBTreeNodeReservation,
-    sync::Arc, //
+    sync::{
+        Arc,
+        LockedBy, //
+    },
 };
 
 use crate::{
@@ -18,7 +21,6 @@ use crate::{
         BR_CLEAR_DEATH_NOTIFICATION_DONE,
         BR_DEAD_BINDER, //
     },
-    locked_by::LockedBy,
     model::{
         Death,
         DeathPhase,
@@ -95,7 +97,7 @@ impl Process {
         let death = Queued::new(Death {
             cookie,
             receiver: self.clone(),
-            phase: LockedBy::new(&self.guarded, DeathPhase::Alive),
+            phase: LockedBy::new(&self.inner, DeathPhase::Alive),
             _counted: CountedDeath::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;

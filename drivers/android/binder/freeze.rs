@@ -10,7 +10,8 @@ use kernel::{
     rbtree::RBTreeNodeReservation,
     sync::{
         Arc,
-        CondVarTimeoutResult, //
+        CondVarTimeoutResult,
+        LockedBy, //
     },
     time::msecs_to_jiffies, //
 };
@@ -22,7 +23,6 @@ use crate::{
         BR_CLEAR_FREEZE_NOTIFICATION_DONE,
         BR_FROZEN_BINDER, //
     },
-    locked_by::LockedBy,
     model::{
         Delivered,
         Freeze,
@@ -103,7 +103,16 @@ impl Process {
         let freeze = Queued::new(Freeze {
             cookie,
             receiver: self.clone(),
-            state: LockedBy::new(&self.guarded, FreezeState::default()),
+            state: LockedBy::new(
+                &self.inner,
+                FreezeState {
+                    frozen: false,
+                    sent: false,
+                    resend: false,
+                    cleared: false,
+                    over: false,
+                },
+            ),
             _counted: CountedFreeze::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;

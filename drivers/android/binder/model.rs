@@ -67,6 +67,7 @@ use kernel::{
         },
         Arc,
         CondVar,
+        LockedBy,
         Mutex,
         SpinLock, //
     },
@@ -87,11 +88,6 @@ use crate::{
         ExtendedError,
         BR_OK,
         BR_TRANSACTION_COMPLETE, //
-    },
-    locked_by::{
-        Guards,
-        LockedBy,
-        Owner, //
     },
     page_range::{
         PageRange,
@@ -153,8 +149,6 @@ pub(crate) struct Process {
     pub(crate) handles: Mutex<Handles>,
     #[pin]
     pub(crate) inner: SpinLock<ProcessInner>,
-    /// Names what is in `inner`.
-    pub(crate) guarded: Owner<ProcessInner>,
     #[pin]
     pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
     #[pin]
@@ -205,39 +199,6 @@ pub(crate) struct ProcessInner {
     pub(crate) spam_detection: bool,
     /// Some thread polls.
     pub(crate) polled: bool,
-    pub(crate) spares: Spares,
-}
-
-/// What stands in for the data of another process, see [`locked_by`](crate::locked_by).
-#[derive(Default)]
-pub(crate) struct Spares {
-    thread: ThreadInner,
-    node: NodeInner,
-    death: DeathPhase,
-    freeze: FreezeState,
-    receiver: Receiver,
-}
-
-macro_rules! guards {
-    ($($field:ident: $type:ty,)*) => {$(
-        impl Guards<$type> for ProcessInner {
-            fn spare(&self) -> &$type {
-                &self.spares.$field
-            }
-
-            fn spare_mut(&mut self) -> &mut $type {
-                &mut self.spares.$field
-            }
-        }
-    )*};
-}
-
-guards! {
-    thread: ThreadInner,
-    node: NodeInner,
-    death: DeathPhase,
-    freeze: FreezeState,
-    receiver: Receiver,
 }
 
 /// The list that [`ProcessInner::idle`] is; a thread is on no other with this number.
@@ -286,7 +247,22 @@ impl Thread {
         let complete = Queued::new(Code::new(CodeKind::Complete))?;
         let return_error = Queued::new(Code::new(CodeKind::ReturnError))?;
         let reply_error = Queued::new(Code::new(CodeKind::ReplyError))?;
-        let inner = LockedBy::new(&process.guarded, ThreadInner::default());
+        let inner = LockedBy::new(
+            &process.inner,
+            ThreadInner {
+                looper: 0,
+                dead: false,
+                stack: None,
+                work: List::new(),
+                has_work: false,
+                reply_error: None,
+                extended_error: ExtendedError {
+                    id: 0,
+                    command: BR_OK,
+                    param: 0,
+                },
+            },
+        );
         let process = process.clone();
         Arc::pin_init(
             pin_init!(Self {
@@ -335,24 +311,6 @@ pub(crate) struct ThreadInner {
     pub(crate) reply_error: Option<u32>,
     /// What the last transaction came to.
     pub(crate) extended_error: ExtendedError,
-}
-
-impl Default for ThreadInner {
-    fn default() -> Self {
-        Self {
-            looper: 0,
-            dead: false,
-            stack: None,
-            work: List::new(),
-            has_work: false,
-            reply_error: None,
-            extended_error: ExtendedError {
-                id: 0,
-                command: BR_OK,
-                param: 0,
-            },
-        }
-    }
 }
 
 /// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
@@ -434,19 +392,6 @@ pub(crate) struct NodeInner {
     pub(crate) freezes: RBTree<usize, FreezeRef>,
 }
 
-impl Default for NodeInner {
-    fn default() -> Self {
-        Self {
-            counts: Counts::default(),
-            queued_for: None,
-            oneway_active: false,
-            oneway_work: List::new(),
-            deaths: RBTree::new(),
-            freezes: RBTree::new(),
-        }
-    }
-}
-
 /// One process's names for nodes.
 pub(crate) struct Handles {
     /// The file was released; no handle is added from then on.
@@ -487,10 +432,9 @@ pub(crate) struct Death {
 pub(crate) type DeathRef = Arc<Queued<Death>>;
 
 /// How far a [`Death`] has got.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeathPhase {
     /// The owner lives.
-    #[default]
     Alive,
     /// It died; that is to be told, or told and not yet acknowledged.
     Dead,
@@ -516,7 +460,6 @@ pub(crate) struct Freeze {
 pub(crate) type FreezeRef = Arc<Queued<Freeze>>;
 
 /// How far a [`Freeze`] has got.
-#[derive(Default)]
 pub(crate) struct FreezeState {
     /// What is to be told.
     pub(crate) frozen: bool,
@@ -628,7 +571,6 @@ const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 1
 pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
 
 /// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
-#[derive(Default)]
 pub(crate) struct Receiver {
     /// Until it is delivered.
     pub(crate) buffer: Option<Buffer>,

@@ -6,12 +6,20 @@
 //! The counting is in [`counts`](crate::counts); this is when it happens, and how the owner hears of it.
 
 use kernel::{
+    list::List,
     prelude::*,
-    rbtree::RBTreeNodeReservation,
-    sync::Arc, //
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
+    sync::{
+        Arc,
+        LockedBy, //
+    },
 };
 
 use crate::{
+    counts::Counts,
     defs::{
         NodeReturn,
         PtrCookie,
@@ -21,7 +29,6 @@ use crate::{
         BR_RELEASE, //
     },
     helpers::next_debug_id,
-    locked_by::LockedBy,
     model::{
         Delivered,
         InnerGuard,
@@ -136,7 +143,17 @@ impl Process {
             cookie,
             flags,
             owner: self.clone(),
-            inner: LockedBy::new(&self.guarded, NodeInner::default()),
+            inner: LockedBy::new(
+                &self.inner,
+                NodeInner {
+                    counts: Counts::default(),
+                    queued_for: None,
+                    oneway_active: false,
+                    oneway_work: List::new(),
+                    deaths: RBTree::new(),
+                    freezes: RBTree::new(),
+                },
+            ),
             _counted: CountedNode::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;

@@ -7,7 +7,10 @@ use core::panic::Location;
 use kernel::{
     prelude::*,
     security::SecurityCtx,
-    sync::Arc,
+    sync::{
+        Arc,
+        LockedBy, //
+    },
     task::Kuid,
     uaccess::{
         UserPtr,
@@ -34,7 +37,6 @@ use crate::{
         next_debug_id,
         user_error, //
     },
-    locked_by::LockedBy,
     model::{
         Buffer,
         Process,
@@ -358,7 +360,7 @@ impl Outgoing<'_> {
                 // Whoever sends, which need not be who opened the file.
                 sender_euid: Kuid::current_euid(),
                 receiver: LockedBy::new(
-                    &self.target.guarded,
+                    &self.target.inner,
                     Receiver {
                         buffer: Some(buffer),
                         thread: None,

@@ -15,8 +15,7 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::Relaxed,
-        Arc,
-        UniqueArc, //
+        Arc, //
     },
     uaccess::{
         UserPtr,
@@ -28,13 +27,11 @@ use crate::{
     death,
     defs::*,
     helpers::user_error,
-    locked_by::Owner,
     model::{
         Context,
         Handles,
         Process,
         ProcessInner,
-        Spares,
         Thread,
         LOOPER_POLL,
         LOOPER_WAITING, //
@@ -61,7 +58,7 @@ impl Process {
         let current = current!();
         let task = ARef::from(current.group_leader());
         let pid = task.pid();
-        let mut process = UniqueArc::pin_init(
+        Arc::pin_init(
             pin_init!(Self {
                 context,
                 task,
@@ -87,11 +84,9 @@ impl Process {
                         outstanding: 0,
                         spam_detection: false,
                         polled: false,
-                        spares: Spares::default(),
                     },
                     "Process::inner"
                 ),
-                guarded: Owner::none(),
                 buffers <- new_spinlock!(RangeAllocator::new(0), "Process::buffers"),
                 poll <- PollQueue::new(c"Process::poll", kernel::static_lock_class!()),
                 quiet <- new_condvar!("Process::quiet"),
@@ -100,10 +95,7 @@ impl Process {
                 _counted: CountedProcess::new(),
             }),
             GFP_KERNEL_ACCOUNT,
-        )?;
-        let guarded = Owner::of(&*process.inner.lock());
-        *process.as_mut().project().guarded = guarded;
-        Ok(process.into())
+        )
     }
 
     /// Whether the current thread belongs to the thread group that opened the file.

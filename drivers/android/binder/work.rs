@@ -9,7 +9,6 @@ use kernel::{
         atomic::Relaxed,
         Arc, //
     },
-    warn_on, //
 };
 
 use crate::model::{
@@ -138,11 +137,8 @@ impl Thread {
 
     /// Takes this thread, which is the current one, off the list of idle ones if it is there.
     pub(crate) fn leave_idle(&self, inner: &mut ProcessInner) {
-        if warn_on!(!self.inner.is_locked_by(inner)) {
-            return;
-        }
         // SAFETY: A thread is put on one list of this number only, its own process's `idle`, and this is the guarded
-        // part of that process.
+        // part of that process (or `access_mut` above would have refused it).
         unsafe { inner.idle.remove(self) };
     }
 }
