@@ -15,6 +15,8 @@ mod defs;
 
 mod helpers;
 
+mod sums;
+
 mod lsm;
 
 mod counts;

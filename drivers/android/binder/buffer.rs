@@ -53,6 +53,10 @@ use crate::{
         Spare, //
     },
     stats::CountedBuffer,
+    sums::{
+        push,
+        reserve, //
+    },
     trace, //
 };
 
@@ -301,7 +305,7 @@ impl Buffer {
         if !held.layout().has(at, len) {
             return Err(EINVAL);
         }
-        Ok(wide(held.offset) + at)
+        wide(held.offset).checked_add(at).ok_or(EINVAL)
     }
 
     /// Copies `len` bytes from user space to `at` in the buffer.
@@ -350,12 +354,12 @@ impl Buffer {
     pub(crate) fn add_object(&mut self, object: ObjectRef) -> Result {
         let room = self
             .cargo()
-            .and_then(|cargo| Ok(cargo.objects.reserve(1, GFP_KERNEL_ACCOUNT)?));
+            .and_then(|cargo| reserve(&mut cargo.objects, 1, GFP_KERNEL_ACCOUNT));
         if let Err(e) = room {
             object.give_back(&self.process);
             return Err(e);
         }
-        Ok(self.cargo()?.objects.push(object, GFP_KERNEL_ACCOUNT)?)
+        push(&mut self.cargo()?.objects, object, GFP_KERNEL_ACCOUNT)
     }
 
     /// Lets the receiver get a descriptor for a file.
@@ -364,7 +368,7 @@ impl Buffer {
     ///
     /// `ENOMEM`.
     pub(crate) fn add_file(&mut self, file: SentFile) -> Result {
-        Ok(self.cargo()?.files.push(file, GFP_KERNEL_ACCOUNT)?)
+        push(&mut self.cargo()?.files, file, GFP_KERNEL_ACCOUNT)
     }
 
     /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
@@ -389,10 +393,10 @@ impl Buffer {
             let descriptor = FileDescriptorReservation::get_unused_fd_flags(O_CLOEXEC)?;
             let number = descriptor.reserved_fd();
             if in_array {
-                to_close.push(number, GFP_KERNEL_ACCOUNT)?;
+                push(&mut to_close, number, GFP_KERNEL_ACCOUNT)?;
             }
             self.write(at, &number.to_ne_bytes())?;
-            reserved.push((descriptor, file), GFP_KERNEL_ACCOUNT)?;
+            push(&mut reserved, (descriptor, file), GFP_KERNEL_ACCOUNT)?;
         }
         self.cargo()?.fds_to_close = to_close;
         Ok(Descriptors(reserved))

@@ -26,6 +26,7 @@ use crate::{
         Process,
         StrongNode, //
     },
+    sums::text_bytes,
     transaction_log::short_name, //
 };
 
@@ -34,7 +35,7 @@ impl Context {
     pub(crate) fn new(name: CString) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                short_name: short_name(name.to_bytes()),
+                short_name: short_name(text_bytes(&name)),
                 name,
                 manager_key: Atomic::new(0),
                 manager <- new_mutex!(Manager { node: None, uid: None }, "Context::manager"),

@@ -9,6 +9,8 @@
 
 use kernel::prelude::*;
 
+use crate::sums::increment;
+
 /// The counts of one node.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -58,8 +60,8 @@ impl Counts {
     /// The node becomes a context manager's: the owner is taken to hold it as long as it is the manager, and has
     /// nothing to acknowledge.
     pub(crate) fn become_manager(&mut self) {
-        self.local_strong += 1;
-        self.local_weak += 1;
+        increment(&mut self.local_strong);
+        increment(&mut self.local_weak);
         self.strong.acquired = true;
         self.weak.acquired = true;
         self.manager = true;
@@ -91,9 +93,9 @@ impl Counts {
     /// One local count more.
     pub(crate) fn add_local(&mut self, strong: bool) {
         if strong {
-            self.local_strong += 1;
+            increment(&mut self.local_strong);
         } else {
-            self.local_weak += 1;
+            increment(&mut self.local_weak);
         }
     }
 
@@ -126,12 +128,12 @@ impl Counts {
 
     /// A process has a new handle.
     pub(crate) fn add_handle(&mut self) {
-        self.handles += 1;
+        increment(&mut self.handles);
     }
 
     /// A handle has got its first strong count.
     pub(crate) fn add_strong_handle(&mut self) {
-        self.strong_handles += 1;
+        increment(&mut self.strong_handles);
     }
 
     /// A handle has lost its last strong count; returns whether it was the last that mattered to the owner.
@@ -167,7 +169,7 @@ impl Counts {
                 acquired: true,
                 pending: true,
             };
-            self.local_weak += 1;
+            increment(&mut self.local_weak);
             changes.increfs = true;
         }
         if strong && !self.strong.acquired {
@@ -175,7 +177,7 @@ impl Counts {
                 acquired: true,
                 pending: true,
             };
-            self.local_strong += 1;
+            increment(&mut self.local_strong);
             changes.acquire = true;
         }
         if !strong && self.strong.acquired {

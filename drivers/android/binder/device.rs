@@ -26,15 +26,18 @@ use kernel::{
 };
 
 use crate::{
-    helpers,
-    log_file,
+    helpers, log_file,
     model::{
         Context,
         Process, //
     },
     page_range::OwnedPageRange,
     registry,
-    rmap::Mount, //
+    rmap::Mount,
+    sums::{
+        push,
+        text_bytes, //
+    },
 };
 
 // What is inside a `path` is not looked at.
@@ -166,12 +169,16 @@ impl Devices {
         for name in names() {
             // The kernel would refuse this too, with a stack trace.
             let twice =
-                |device: &Pin<KBox<Device>>| device.endpoint.context.name.to_bytes() == name;
+                |device: &Pin<KBox<Device>>| text_bytes(&device.endpoint.context.name) == name;
             if devices.iter().any(twice) {
                 pr_err!("'devices' names a device twice\n");
                 return Err(EEXIST);
             }
-            devices.push(Device::register(name, module, mount)?, GFP_KERNEL)?;
+            push(
+                &mut devices,
+                Device::register(name, module, mount)?,
+                GFP_KERNEL,
+            )?;
         }
         Ok(Self(devices))
     }
@@ -185,7 +192,6 @@ impl Devices {
 /// The names in `devices=`.
 pub(crate) fn names() -> impl Iterator<Item = &'static [u8]> {
     helpers::devices()
-        .to_bytes()
         .split(|&byte| byte == b',')
         .filter(|name| !name.is_empty())
 }

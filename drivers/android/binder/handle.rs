@@ -227,7 +227,7 @@ impl Handle {
             // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
             count_handle(&self.node, false, strong, sender)?;
         }
-        *count += 1;
+        *count = count.checked_add(1).ok_or(ENOMEM)?;
         Ok(())
     }
 }

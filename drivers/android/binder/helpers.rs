@@ -28,9 +28,13 @@ extern "C" {
 /// The module parameter `devices=`: names separated by commas.
 ///
 /// It cannot be written once the module runs (mode 0444), so the text does not change under the reader.
-pub(crate) fn devices() -> &'static CStr {
-    // SAFETY: A `charp` parameter is a string that ends in NUL and lives as long as the module does.
-    unsafe { CStr::from_char_ptr(binder_rs_devices) }
+pub(crate) fn devices() -> &'static [u8] {
+    // SAFETY: The variable is defined in `helpers.c` and not written to, see above.
+    let text = unsafe { binder_rs_devices };
+    // SAFETY: A `charp` parameter is a string that ends in NUL.
+    let length = unsafe { bindings::strlen(text) };
+    // SAFETY: The string has so many bytes, and lives as long as the module does.
+    unsafe { core::slice::from_raw_parts(text.cast(), length) }
 }
 
 /// Sets the state in which the current task's next `schedule()` leaves it, with the barrier that goes with it.

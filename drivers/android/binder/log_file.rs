@@ -26,10 +26,18 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::logs::{
-    self,
-    LogFile,
-    FILES, //
+use crate::{
+    logs::{
+        self,
+        LogFile,
+        FILES, //
+    },
+    sums::{
+        decrement,
+        increment,
+        push,
+        reserve, //
+    },
 };
 
 /// The permissions of the files.
@@ -192,11 +200,11 @@ kernel::sync::global_lock! {
 pub(crate) fn opened(pid: i32) -> Result {
     let mut files = PID_FILES.lock();
     if let Some(file) = files.files.iter_mut().find(|file| file.pid == pid) {
-        file.processes += 1;
+        increment(&mut file.processes);
         return Ok(());
     }
     let name = CString::try_from_fmt(fmt!("{}", pid))?;
-    files.files.reserve(1, GFP_KERNEL)?;
+    reserve(&mut files.files, 1, GFP_KERNEL)?;
     // SAFETY: The directory is one of debugfs or an error, which is as good here. The private data is as
     // `pid_operations` wants it, and both tables live as long as the module, which outlives the file.
     let dentry = unsafe {
@@ -209,14 +217,15 @@ pub(crate) fn opened(pid: i32) -> Result {
             pid_operations(),
         )
     };
-    Ok(files.files.push(
+    push(
+        &mut files.files,
         PidFile {
             pid,
             processes: 1,
             dentry,
         },
         GFP_KERNEL,
-    )?)
+    )
 }
 
 /// A process of this pid that was [`opened`] is gone.
@@ -230,7 +239,7 @@ pub(crate) fn closed(pid: i32) {
         return;
     };
     if let Some(file) = files.files.get_mut(index) {
-        file.processes -= 1;
+        decrement(&mut file.processes);
         if file.processes > 0 {
             return;
         }

@@ -32,6 +32,11 @@ use crate::{
         Traffic,
         DEPARTED, //
     },
+    sums::{
+        count,
+        increment,
+        text_bytes, //
+    },
     transaction_log::{
         self,
         name_bytes,
@@ -151,7 +156,7 @@ impl Processes {
 
 fn context_name(process: &Process) -> &str {
     // A device's name was text when it was given.
-    core::str::from_utf8(process.context.name.to_bytes()).unwrap_or_default()
+    core::str::from_utf8(text_bytes(&process.context.name)).unwrap_or_default()
 }
 
 /// Everything of every process.
@@ -261,40 +266,41 @@ fn write_traffic(out: &mut dyn Write, indent: &str, traffic: &Traffic) -> fmt::R
 }
 
 fn process_stats(out: &mut dyn Write, process: &Process) -> fmt::Result {
-    let (mut threads, mut nodes) = (0, 0);
+    let (mut threads, mut nodes) = (0usize, 0usize);
     let mut from = Some(i32::MIN);
     while let Some(key) = from {
         let inner = process.inner.lock();
-        from = batch(&inner.threads, key, |_, _| threads += 1);
+        from = batch(&inner.threads, key, |_, _| increment(&mut threads));
     }
     let mut from = Some(0);
     while let Some(key) = from {
         let inner = process.inner.lock();
-        from = batch(&inner.nodes, key, |_, _| nodes += 1);
+        from = batch(&inner.nodes, key, |_, _| increment(&mut nodes));
     }
     let inner = process.inner.lock();
     let requested = inner.requested_threads;
     let (started, max) = (inner.started_threads, inner.max_threads);
-    let ready = inner.idle.iter().count();
-    let pending = inner
-        .work
-        .iter()
-        .take(MOST_WORK)
-        .filter(|work| work.is_transaction())
-        .count();
+    let ready = count(inner.idle.iter());
+    let pending = count(
+        inner
+            .work
+            .iter()
+            .take(MOST_WORK)
+            .filter(|work| work.is_transaction()),
+    );
     drop(inner);
-    let (mut refs, mut strong, mut weak) = (0, 0usize, 0usize);
+    let (mut refs, mut strong, mut weak) = (0usize, 0usize, 0usize);
     let mut from = Some(0);
     while let Some(key) = from {
         let handles = process.handles.lock();
         from = batch(&handles.entries, key, |_, handle| {
-            refs += 1;
+            increment(&mut refs);
             strong = strong.saturating_add(handle.strong);
             weak = weak.saturating_add(handle.weak);
         });
     }
     let oneway_space = process.buffers.lock().oneway_space();
-    let mut buffers = 0;
+    let mut buffers = 0usize;
     let mut from = Some(0);
     while let Some(offset) = from {
         let ranges = process.buffers.lock();
@@ -302,7 +308,7 @@ fn process_stats(out: &mut dyn Write, process: &Process) -> fmt::Result {
             .at_or_above(offset)
             .and_then(|live| live.offset.checked_add(1));
         drop(ranges);
-        buffers += usize::from(from.is_some());
+        buffers = buffers.saturating_add(usize::from(from.is_some()));
     }
     let pages = process.pages.figures();
 

@@ -86,7 +86,7 @@ impl Lru {
         #[allow(unused_unsafe)]
         let nodes = unsafe { bindings::nr_node_ids };
         // CAST: A small number.
-        (0..nodes as i32).map(|nid| self.count(nid)).sum()
+        (0..nodes as i32).fold(0, |all, nid| self.count(nid).saturating_add(all))
     }
 
     /// Calls `isolate` for up to `budget` entries of node `nid`, oldest first, with the list's spinlock held, and

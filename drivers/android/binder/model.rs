@@ -754,7 +754,8 @@ impl<'a> ReadBuffer<'a> {
 
     /// Bytes filled.
     pub(crate) fn consumed(&self) -> usize {
-        self.size - self.writer.len()
+        // The writer has what is left of them.
+        self.size.wrapping_sub(self.writer.len())
     }
 
     /// Appends a return.

@@ -21,6 +21,8 @@ use kernel::{
     },
 };
 
+use crate::sums::extend;
+
 /// `struct genl_family`, of which the kernel's bindings know nothing.
 #[repr(C)]
 struct Family([u8; 0]);
@@ -108,15 +110,18 @@ impl Attributes {
     const HEADER: usize = 2 * size_of::<u16>();
 
     fn put(&mut self, attribute: Attribute, value: &[u8]) -> Result {
-        let length = u16::try_from(Self::HEADER + value.len()).map_err(|_| EINVAL)?;
-        let padding = value.len().wrapping_neg() % 4;
-        self.0
-            .extend_from_slice(&length.to_ne_bytes(), GFP_KERNEL)?;
+        const PADDING: [u8; 3] = [0; 3];
+
+        let length = Self::HEADER
+            .checked_add(value.len())
+            .and_then(|length| u16::try_from(length).ok())
+            .ok_or(EINVAL)?;
+        let padding = PADDING.get(..value.len().wrapping_neg() % 4);
+        extend(&mut self.0, &length.to_ne_bytes(), GFP_KERNEL)?;
         // CAST: A small number.
-        self.0
-            .extend_from_slice(&(attribute as u16).to_ne_bytes(), GFP_KERNEL)?;
-        self.0.extend_from_slice(value, GFP_KERNEL)?;
-        Ok(self.0.extend_with(padding, 0, GFP_KERNEL)?)
+        extend(&mut self.0, &(attribute as u16).to_ne_bytes(), GFP_KERNEL)?;
+        extend(&mut self.0, value, GFP_KERNEL)?;
+        extend(&mut self.0, padding.unwrap_or_default(), GFP_KERNEL)
     }
 
     fn put_u32(&mut self, attribute: Attribute, value: u32) -> Result {
@@ -139,7 +144,10 @@ impl Attributes {
         const REST: usize = 128;
 
         let name = report.context.to_bytes_with_nul();
-        let mut all = Self(KVec::with_capacity(REST + name.len(), GFP_KERNEL)?);
+        let mut all = Self(KVec::with_capacity(
+            name.len().saturating_add(REST),
+            GFP_KERNEL,
+        )?);
         all.put_u32(Attribute::Error, report.error)?;
         all.put(Attribute::Context, name)?;
         all.put_id(Attribute::FromPid, report.from.0)?;

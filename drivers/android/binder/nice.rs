@@ -13,7 +13,7 @@ pub(crate) fn current() -> i32 {
     // SAFETY: The current task is valid; the field is an integer that is changed with plain stores.
     let priority = unsafe { (&raw const (*Task::current_raw()).static_prio).read_volatile() };
     // CAST: A small constant.
-    priority - bindings::DEFAULT_PRIO as i32
+    priority.wrapping_sub(bindings::DEFAULT_PRIO as i32)
 }
 
 /// The same, to keep: real-time threads, whose value is out of range, count as the least nice.

@@ -66,6 +66,7 @@ use self::fixups::{
     gap,
     invalid,
     number,
+    rest_of,
     Fixups,
     Piece,
     Pointer,
@@ -132,11 +133,14 @@ impl<'a> Filler<'a> {
 
             let offset = number(value, "offset beyond the data")?;
             self.copy_data(data, done, gap(done, offset, data_size)?)?;
-            let rest = UserSlice::new(data.wrapping_byte_add(offset), data_size - offset);
-            done = offset + self.object(object, offset, rest.reader())?;
-            object += 1;
+            let rest = UserSlice::new(data.wrapping_byte_add(offset), rest_of(data_size, offset)?);
+            let size = self.object(object, offset, rest.reader())?;
+            done = offset
+                .checked_add(size)
+                .ok_or((EINVAL, "object beyond the data"))?;
+            object = object.wrapping_add(1);
         }
-        self.copy_data(data, done, data_size - done)?;
+        self.copy_data(data, done, rest_of(data_size, done)?)?;
         if object == 0 {
             return Ok(());
         }
@@ -229,7 +233,7 @@ impl<'a> Filler<'a> {
                 // The number is at the place of a handle.
                 self.file(
                     flat.handle(),
-                    offset + core::mem::offset_of!(FlatObject, binder),
+                    offset.wrapping_add(core::mem::offset_of!(FlatObject, binder)),
                     false,
                 )?;
                 let translated = FlatObject {
@@ -396,7 +400,7 @@ impl<'a> Filler<'a> {
                 .read()
                 .map_err(|e| (e, "file descriptors cannot be read"))?;
             self.file(number, at, true)?;
-            at += size_of::<u32>();
+            at = at.wrapping_add(size_of::<u32>());
         }
         if bytes != 0 {
             self.copy_before(parent, offset, place, bytes)?;

@@ -274,7 +274,9 @@ impl Outgoing<'_> {
 
         let bad = |e| failed(e, "buffer cannot be written");
         let extra_at = buffer.extra_at().map_err(bad)?;
-        let extra_end = extra_at + extra_size;
+        let extra_end = extra_at
+            .checked_add(extra_size)
+            .ok_or(failed(EINVAL, "size too large"))?;
         // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
         let (from, offsets) = (
             UserPtr::from_addr(data.buffer as usize),

@@ -296,7 +296,7 @@ impl PageRange {
         let mut index = 0;
         while index < pages {
             // One chunk at a time, so as not to hold the lock for long.
-            let end = (index + CHUNK_SLOTS).min(pages);
+            let end = index.saturating_add(CHUNK_SLOTS).min(pages);
             let mut slots = self.lock();
             for i in index..end {
                 let Some(mut slot) = slots.get(i) else { break };
@@ -390,12 +390,14 @@ impl PageRange {
             let (owner, first) = Slot::position(Slot::from_links(item));
             (&*owner, first)
         };
-        owner.space.zap(owner.pgoff.load(Relaxed) + first, run);
+        owner
+            .space
+            .zap(owner.pgoff.load(Relaxed).wrapping_add(first), run);
         trace::zap(owner.pid, first, run);
 
-        let mut freed = 0;
+        let mut freed = 0usize;
         let mut index = first;
-        let end = first + run;
+        let end = first.saturating_add(run);
         while index < end {
             // Freed after the lock is dropped; in portions, so that neither the stack nor the lock is taken up much.
             let mut pages: [Option<OwnPage>; 16] = [const { None }; 16];
@@ -416,11 +418,11 @@ impl PageRange {
                         }
                         Next::Free => {
                             *place = slot.take_page();
-                            freed += usize::from(place.is_some());
+                            freed = freed.wrapping_add(usize::from(place.is_some()));
                         }
                     }
                 }
-                index += 1;
+                index = index.wrapping_add(1);
             }
             slots.guard.went(pages.iter().flatten().count());
             drop(slots);
@@ -437,16 +439,16 @@ impl PageRange {
     /// How many pages there are, for listings.
     pub(crate) fn figures(&self) -> PageFigures {
         let slots = self.mapped_size().div_ceil(PAGE_SIZE);
-        let (mut used, mut unused) = (0, 0);
+        let (mut used, mut unused) = (0usize, 0usize);
         for first in (0..slots).step_by(CHUNK_SLOTS) {
             // One chunk at a time, so as not to hold the lock for long.
             let mut locked = self.lock();
-            for index in first..slots.min(first + CHUNK_SLOTS) {
+            for index in first..slots.min(first.saturating_add(CHUNK_SLOTS)) {
                 let Some(slot) = locked.get(index) else { break };
                 if *slot.users != 0 {
-                    used += 1;
+                    used = used.wrapping_add(1);
                 } else if slot.has_page() {
-                    unused += 1;
+                    unused = unused.wrapping_add(1);
                 }
             }
         }
@@ -576,7 +578,7 @@ impl Deref for LentPage<'_> {
 
 impl Drop for LentPage<'_> {
     fn drop(&mut self) {
-        self.range.release(self.index..self.index + 1);
+        self.range.release(self.index..self.index.wrapping_add(1));
     }
 }
 
@@ -596,7 +598,7 @@ impl Backing for PageRange {
         }
         // SAFETY: The lock is held; and as a user is counted below, the page stays.
         let page = unsafe { (*slot.page.get()).as_ref() }?;
-        *users += 1;
+        *users = users.checked_add(1)?;
         // INVARIANT: The user was just counted.
         Some(LentPage {
             range: self,

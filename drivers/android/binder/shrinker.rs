@@ -161,7 +161,8 @@ unsafe extern "C" fn isolate(
         Isolation::Isolated => bindings::lru_status::LRU_REMOVED,
         Isolation::InUse => {
             // SAFETY: As above; the walk runs on the scan's thread.
-            unsafe { (*scan).in_use += 1 };
+            let in_use = unsafe { &mut (*scan).in_use };
+            *in_use = in_use.wrapping_add(1);
             bindings::lru_status::LRU_REMOVED
         }
         Isolation::Busy => bindings::lru_status::LRU_ROTATE,
@@ -221,7 +222,8 @@ unsafe extern "C" fn scan(
         // SAFETY: `first` and the entries after it are isolated entries.
         let (run, next) = unsafe { next_run(head, first) };
         // SAFETY: These are exactly those of the run, and what is looked at from now on begins with `next`.
-        freed += unsafe { PageRange::reclaim(first, run) };
+        let pages = unsafe { PageRange::reclaim(first, run) };
+        freed = pages.wrapping_add(freed);
         first = next;
     }
     // CAST: Widening.
@@ -264,13 +266,13 @@ unsafe fn next_run(
 /// How many of these positions, from the first on, follow one another in one mapping. A position is a mapping and an
 /// index in it.
 fn neighbours(positions: impl Iterator<Item = (usize, usize)>) -> usize {
-    let mut run = 0;
+    let mut run = 0usize;
     let mut expected = None;
     for (range, index) in positions {
         if expected.is_some_and(|next| next != (range, index)) {
             break;
         }
-        run += 1;
+        run = run.wrapping_add(1);
         expected = Some((range, index.wrapping_add(1)));
     }
     run

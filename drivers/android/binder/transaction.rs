@@ -67,6 +67,7 @@ use crate::{
         Outgoing,
         Recorded, //
     },
+    sums::increment,
     trace,
     transaction_log::Kind,
     work::{
@@ -89,7 +90,7 @@ impl Transaction {
     /// The transaction was put on its way: its target has one more that has yet to end.
     fn count(&self, inner: &mut ProcessInner) {
         self.receiver(inner).counted = true;
-        inner.outstanding += 1;
+        increment(&mut inner.outstanding);
     }
 
     /// It has ended, if it ever was on its way.
@@ -559,7 +560,7 @@ impl Transaction {
             data_size: u64::from(data_size),
             offsets_size: u64::from(offsets_size),
             buffer: buffer.address()? as u64,
-            offsets: (buffer.address()? + buffer.offsets_at()?) as u64,
+            offsets: buffer.address()?.wrapping_add(buffer.offsets_at()?) as u64,
         })
     }
 
@@ -569,7 +570,7 @@ impl Transaction {
             (Some(_), Some(at)) => out.put(&SecureTransactionReturn {
                 code: BR_TRANSACTION_SEC_CTX,
                 data,
-                security_context: (buffer.address()? + at) as u64,
+                security_context: buffer.address()?.wrapping_add(at) as u64,
             }),
             (Some(_), None) => out.put(&TransactionReturn {
                 code: BR_TRANSACTION,

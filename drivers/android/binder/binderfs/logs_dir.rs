@@ -22,7 +22,13 @@ use super::tree::{
     NewInode,
     Super, //
 };
-use crate::logs;
+use crate::{
+    logs,
+    sums::{
+        decrement,
+        increment, //
+    },
+};
 
 /// How often each process has a device of the mount open.
 ///
@@ -77,7 +83,7 @@ pub(super) fn opened(sb: &Super, pid: i32) -> Result {
     };
     let mut files = sb.opened().files.lock();
     if let Some(file) = files.get_mut(&pid) {
-        file.count += 1;
+        increment(&mut file.count);
         return Ok(());
     }
     let name = CString::try_from_fmt(fmt!("{}", pid))?;
@@ -96,7 +102,7 @@ pub(super) fn closed(sb: &Super, pid: i32) {
     let Some(file) = files.get_mut(&pid) else {
         return;
     };
-    file.count -= 1;
+    decrement(&mut file.count);
     if file.count == 0 {
         proc.remove(&file.name);
         files.remove(&pid);

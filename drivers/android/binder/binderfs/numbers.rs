@@ -70,6 +70,10 @@ impl Numbers {
                 id.acquire();
                 return Ok(number);
             }
+            // CAST: From 32 to 64 bits.
+            if ids.capacity() >= MAX_DEVICES as usize {
+                return Err(ENOSPC);
+            }
             let grown = ids.grow_request().ok_or(ENOSPC)?.realloc(GFP_KERNEL)?;
             ids.grow(grown);
         }

@@ -67,7 +67,7 @@ impl Users {
                     let _ = found.push_within_capacity((handle.debug_id, handle.node.clone()));
                 });
                 drop(handles);
-                count += found.len();
+                count = found.len().saturating_add(count);
                 if count > MOST {
                     return Err(ENOSPC);
                 }

@@ -5,9 +5,11 @@
 //!
 //! Every number here is the sender's word.
 
+use core::cmp::Ordering;
 use kernel::prelude::*;
 
 use super::Refused;
+use crate::sums::push;
 
 /// Objects begin at multiples of this.
 pub(super) const OBJECT_ALIGN: usize = 4;
@@ -34,6 +36,17 @@ pub(super) fn gap(done: usize, offset: usize, data_size: usize) -> Result<usize,
     offset
         .checked_sub(done)
         .ok_or((EFAULT, "objects overlap or are out of order"))
+}
+
+/// The bytes of the data from `at` on.
+///
+/// # Errors
+///
+/// `EFAULT` if that is behind the data.
+pub(super) fn rest_of(data_size: usize, at: usize) -> Result<usize, Refused> {
+    data_size
+        .checked_sub(at)
+        .ok_or((EFAULT, "offset beyond the data"))
 }
 
 /// The bytes that the numbers of `count` files take.
@@ -76,7 +89,7 @@ impl Room {
             return invalid("buffer too large");
         }
         // The whole is a multiple of 8, so that what is rounded up fits if what is not does.
-        self.next = at.saturating_add(length.next_multiple_of(8).min(left));
+        self.next = at.saturating_add(length.checked_next_multiple_of(8).unwrap_or(left).min(left));
         Ok(at)
     }
 }
@@ -144,9 +157,18 @@ impl Fixups {
     }
 
     fn index(&self, object: usize) -> Option<usize> {
-        self.pointers
-            .binary_search_by_key(&object, |pointer| pointer.object)
-            .ok()
+        // `binary_search` has sums that can panic.
+        let (mut rest, mut skipped) = (&self.pointers[..], 0usize);
+        loop {
+            let (below, from) = rest.split_at_checked(rest.len() / 2)?;
+            let (middle, above) = from.split_first()?;
+            let at = skipped.wrapping_add(below.len());
+            match object.cmp(&middle.object) {
+                Ordering::Less => rest = below,
+                Ordering::Equal => return Some(at),
+                Ordering::Greater => (rest, skipped) = (above, at.wrapping_add(1)),
+            }
+        }
     }
 
     fn find(&self, object: usize) -> Option<&Pointer> {
@@ -239,8 +261,7 @@ impl Fixups {
     /// `ENOMEM`.
     pub(super) fn push(&mut self, pointer: Pointer) -> Result<(), Refused> {
         let object = pointer.object;
-        self.pointers
-            .push(pointer, GFP_KERNEL_ACCOUNT)
+        push(&mut self.pointers, pointer, GFP_KERNEL_ACCOUNT)
             .map_err(|_| (ENOMEM, "out of memory"))?;
         self.last = Some(Fixup { object, from: 0 });
         Ok(())
