@@ -32,29 +32,30 @@ pub(crate) fn set(nice: i32) {
     if nice == now {
         return;
     }
-    let wanted = if nice < now {
-        nice.max(lowest_allowed(now))
-    } else {
-        nice
-    };
+    let wanted = if nice < now { allowed(nice, now) } else { nice };
     // SAFETY: The current task is valid. Values out of range are ignored.
     unsafe { bindings::set_user_nice(Task::current_raw(), wanted as isize) };
 }
 
-/// The lowest nice value that the current thread may take, no higher than what it has.
+/// The nice value closest to `nice`, which is lower than `now`, that the current thread may take.
+///
+/// The limit comes first: to ask for a capability is an audit record where a security module says no, and marks a task
+/// that has it as one that has used it.
 #[cold]
-fn lowest_allowed(now: i32) -> i32 {
-    // SAFETY: The function has no requirements.
-    if unsafe { bindings::capable(bindings::CAP_SYS_NICE as i32) } {
-        return bindings::MIN_NICE;
-    }
+fn allowed(nice: i32, now: i32) -> i32 {
     // SAFETY: The current task has the fields that it shares with its group's other threads for as long as it runs; the
     // limit is a number that is changed with plain stores.
     let limit = unsafe {
         let limits = &raw const (*(*Task::current_raw()).signal).rlim;
         (&raw const (*limits)[bindings::RLIMIT_NICE as usize].rlim_cur).read_volatile()
     };
-    lowest_within(limit, now)
+    let wanted = nice.max(bindings::MIN_NICE);
+    let lowest = lowest_within(limit, now);
+    // SAFETY: The function has no requirements.
+    if wanted >= lowest || unsafe { bindings::capable(bindings::CAP_SYS_NICE as i32) } {
+        return wanted;
+    }
+    lowest
 }
 
 /// The lowest nice value that a limit of so many levels allows, no higher than `now`.

@@ -22,6 +22,7 @@ use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::hostile::nice;
 use crate::hostile::set_nice;
+use crate::kernel::Trace;
 
 tests! { Interface, "nice":
     call_is_handled_as_nice_as_its_caller,
@@ -34,6 +35,7 @@ tests! { Interface, "nice":
     thread_that_waits_for_any_work_is_as_nice_as_who_opened_the_file,
     without_the_right_to_be_less_nice,
     with_a_limit_on_how_little_nice,
+    the_capability_is_asked_for_where_the_limit_does_not_suffice,
 }
 
 /// A client and a server whose node asks for a minimum.
@@ -200,4 +202,43 @@ fn with_a_limit_on_how_little_nice(env: &Env) {
     pair.server.give_back(&received);
     pair.server.answer(&Parcel::new());
     assert_eq!(nice(), 6);
+}
+
+/// A capability that is asked for is an audit record, and marks a process that has it as one that used it.
+fn the_capability_is_asked_for_where_the_limit_does_not_suffice(env: &Env) {
+    // CAP_SYS_NICE.
+    const FILTER: &str = "cap==23";
+
+    let trace = Trace::new(env, "capable");
+    if !trace.event("capability/cap_capable", FILTER) {
+        env.skip("this kernel does not trace which capabilities are asked for");
+    }
+    trace.only(&[nix::unistd::getpid().as_raw()]);
+    let mut pair = pair(env, 19);
+    let mut asked = |id, caller, during| {
+        set_nice(caller);
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+        set_nice(0);
+        let mut received = None;
+        trace.during(|| {
+            nix::unistd::seteuid(Uid::from_raw(id)).expect("the test runs as root");
+            received = Some(pair.server.expect_transaction());
+            nix::unistd::seteuid(Uid::from_raw(0)).expect("it was root");
+        });
+        assert_eq!(nice(), during);
+        pair.server.give_back(&received.expect("one call"));
+        pair.server.answer(&Parcel::new());
+        let reply = pair.client.expect_reply();
+        pair.client.give_back(&reply);
+        trace.events("cap_capable").len()
+    };
+    // 20 less the limit: down to -10.
+    setrlimit(Resource::RLIMIT_NICE, 30, 30).expect("setrlimit");
+    for id in [0, 4711] {
+        assert_eq!(asked(id, -10, -10), 0);
+        assert_eq!(asked(id, -1, -1), 0);
+        assert_eq!(asked(id, 5, 5), 0);
+    }
+    assert_eq!(asked(0, -11, -11), 1);
+    assert_eq!(asked(4711, -11, -10), 1);
 }
