@@ -35,6 +35,8 @@ mod transaction_log;
 
 mod wait;
 
+mod memcg;
+
 // Memory: pages, their mappings, and taking them back.
 mod rmap;
 

@@ -7,15 +7,27 @@
  * that uses it.
  */
 
+#include <linux/gfp.h>
+#include <linux/list_lru.h>
+#include <linux/memcontrol.h>
 #include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/shrinker.h>
+#include <linux/slab.h>
 
 #include "helpers.h"
 
 /* What shrinker.rs has of its own, because it is hidden in a macro. */
 static_assert(SHRINKER_NUMA_AWARE == 4);
+static_assert(SHRINKER_MEMCG_AWARE == 8);
+
+/*
+ * For what one process pays and another allocates. Such an allocation fails rather than have a process killed in the
+ * group that pays.
+ */
+#define GFP_REMOTE (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL)
 
 /* The module! macro knows integer parameters only. */
 char *binder_rs_devices = "binder,hwbinder,vndbinder";
@@ -32,4 +44,34 @@ bool binder_rs_ratelimit(void)
 	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, 4 * DEFAULT_RATELIMIT_BURST);
 
 	return __ratelimit(&state);
+}
+
+struct mem_cgroup *binder_rs_mem_cgroup_of_current(void)
+{
+	return get_mem_cgroup_from_mm(current->mm);
+}
+
+void binder_rs_mem_cgroup_put(struct mem_cgroup *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+
+struct mem_cgroup *binder_rs_set_active_mem_cgroup(struct mem_cgroup *memcg)
+{
+	return set_active_memcg(memcg);
+}
+
+struct page *binder_rs_alloc_remote_page(void)
+{
+	return alloc_page(GFP_REMOTE | __GFP_HIGHMEM | __GFP_ZERO);
+}
+
+struct kmem_cache *binder_rs_create_cache(const char *name, unsigned int size)
+{
+	return kmem_cache_create(name, size, 0, SLAB_HWCACHE_ALIGN | SLAB_ACCOUNT, NULL);
+}
+
+void *binder_rs_alloc_remote_entries(struct kmem_cache *cache, struct list_lru *lru)
+{
+	return kmem_cache_alloc_lru(cache, lru, GFP_REMOTE);
 }

@@ -9,6 +9,14 @@ extern char *binder_rs_devices;
 void binder_rs_set_current_state(unsigned int state);
 bool binder_rs_ratelimit(void);
 
+/* for memcg.rs, page_range/slot.rs and lru.rs */
+struct mem_cgroup *binder_rs_mem_cgroup_of_current(void);
+void binder_rs_mem_cgroup_put(struct mem_cgroup *memcg);
+struct mem_cgroup *binder_rs_set_active_mem_cgroup(struct mem_cgroup *memcg);
+struct page *binder_rs_alloc_remote_page(void);
+struct kmem_cache *binder_rs_create_cache(const char *name, unsigned int size);
+void *binder_rs_alloc_remote_entries(struct kmem_cache *cache, struct list_lru *lru);
+
 /* binderfs_context.c, for binderfs.rs */
 #define BINDER_RS_FS_MAGIC 0x6c6f6f70
 #define BINDER_RS_OPTION_MAX 1

@@ -1,27 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of pages that may be taken back: `struct list_lru`, one list per NUMA node.
+//! The list of pages that may be taken back: `struct list_lru`, one list per NUMA node and memory cgroup.
+//!
+//! A page stands on the list of the group that its entry is charged to, and the pages and the entries of one mapping
+//! are charged to one group. So reclaim in a group that is at its limit finds just the pages that count against the
+//! limit.
 //!
 //! There is one for the whole module. It stands below the pages, which put themselves on it, and below the shrinker,
 //! which walks it.
 
-use core::ptr;
+use core::ptr::{
+    self,
+    NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
+    ffi::{
+        c_char,
+        c_uint,
+        c_void, //
+    },
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     types::Opaque, //
 };
+
+// What is inside the structs is C's business.
+#[allow(improper_ctypes)]
+extern "C" {
+    fn binder_rs_create_cache(name: *const c_char, size: c_uint) -> *mut bindings::kmem_cache;
+    fn binder_rs_alloc_remote_entries(
+        cache: *mut bindings::kmem_cache,
+        lru: *mut bindings::list_lru,
+    ) -> *mut c_void;
+}
 
 /// The module's `list_lru`.
 ///
 /// # Invariants
 ///
-/// Between a successful [`Lru::init`] and [`Lru::destroy`] the `list_lru` is initialised. Whoever holds an entry that
-/// is or was on it lives between the two: entries exist only while a device file is open, and the module initialises
-/// the list before it has devices and destroys it after.
+/// Between a successful [`Lru::init`] and [`Lru::destroy`] the `list_lru` is initialised, and `cache` is a valid cache.
+/// Whoever holds an entry that is or was on it lives between the two: entries exist only while a device file is open,
+/// and the module initialises the list before it has devices and destroys it after.
 pub(crate) struct Lru {
     inner: Opaque<bindings::list_lru>,
+    /// Where the memory of the entries comes from.
+    cache: Atomic<*mut bindings::kmem_cache>,
 }
 
 // SAFETY: The functions of `list_lru` lock for themselves.
@@ -30,35 +58,79 @@ unsafe impl Sync for Lru {}
 /// The one list.
 pub(crate) static LRU: Lru = Lru {
     inner: Opaque::zeroed(),
+    cache: Atomic::new(ptr::null_mut()),
 };
 
 impl Lru {
-    /// Initialises the list; `shrinker` is the one that will walk it.
+    /// Initialises the list; `shrinker` is the one that will walk it. Entries are allocated `entries_size` bytes at a
+    /// time.
     ///
     /// # Safety
     ///
     /// To be called once, before anything else of the list is used; `shrinker` must be valid.
-    pub(crate) unsafe fn init(&self, shrinker: *mut bindings::shrinker) -> Result {
+    pub(crate) unsafe fn init(
+        &self,
+        shrinker: *mut bindings::shrinker,
+        entries_size: c_uint,
+    ) -> Result {
+        // SAFETY: The name is a string that lives as long as the module does, and so longer than the cache.
+        let cache = NonNull::new(unsafe {
+            binder_rs_create_cache(c"binder_rs_pages".as_char_ptr(), entries_size)
+        })
+        .ok_or(ENOMEM)?;
         // SAFETY: By the caller's promise nobody else uses the list yet, and `shrinker` is valid.
-        to_result(unsafe { bindings::__list_lru_init(self.inner.get(), false, shrinker) })
+        let result = unsafe { bindings::__list_lru_init(self.inner.get(), true, shrinker) };
+        if let Err(e) = to_result(result) {
+            // SAFETY: The cache was made above, and nothing is allocated from it.
+            unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
+            return Err(e);
+        }
+        self.cache.store(cache.as_ptr(), Relaxed);
+        Ok(())
     }
 
     /// Frees what the list itself takes.
     ///
     /// # Safety
     ///
-    /// The list must be initialised and empty, and not be used afterwards.
+    /// The list must be initialised and empty, no memory for entries allocated, and neither be used afterwards.
     pub(crate) unsafe fn destroy(&self) {
         // SAFETY: By the caller's promise.
         unsafe { bindings::list_lru_destroy(self.inner.get()) };
+        // SAFETY: By the type invariant it is a cache, and by the caller's promise nothing is allocated from it.
+        unsafe { bindings::kmem_cache_destroy(self.cache.load(Relaxed)) };
     }
 
-    /// Puts `entry` at the young end of the list of the NUMA node its memory is on.
+    /// Allocates memory for entries, of the size that was given to [`Lru::init`], aligned for any type. The group that
+    /// it is charged to gets lists for its entries. It is not initialised.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`. No process is killed to avoid that in the group that is to be charged.
+    pub(crate) fn alloc_entries(&self) -> Result<NonNull<c_void>> {
+        // SAFETY: By the type invariants both are initialised.
+        let entries =
+            unsafe { binder_rs_alloc_remote_entries(self.cache.load(Relaxed), self.inner.get()) };
+        NonNull::new(entries).ok_or(ENOMEM)
+    }
+
+    /// Frees memory for entries.
+    ///
+    /// # Safety
+    ///
+    /// `entries` must come from [`Lru::alloc_entries`], must not be used afterwards, and none of the entries may be on
+    /// a list.
+    pub(crate) unsafe fn free_entries(&self, entries: NonNull<c_void>) {
+        // SAFETY: By the type invariant it is a cache, and by the caller's promise the memory comes from it.
+        unsafe { bindings::kmem_cache_free(self.cache.load(Relaxed), entries.as_ptr()) };
+    }
+
+    /// Puts `entry` at the young end of the list of the NUMA node its memory is on and the group it is charged to.
     ///
     /// # Safety
     ///
     /// `entry` must be initialised and on no list, must stay valid until it is off this one, and must lie in memory
-    /// from the slab or page allocator (its node is found from its address).
+    /// from [`Lru::alloc_entries`].
     pub(crate) unsafe fn add(&self, entry: *mut bindings::list_head) {
         // SAFETY: By the caller's promise; the list is initialised by the type invariants.
         unsafe { bindings::list_lru_add_obj(self.inner.get(), entry) };
@@ -74,44 +146,46 @@ impl Lru {
         unsafe { bindings::list_lru_del_obj(self.inner.get(), entry) };
     }
 
-    /// The number of entries on the list of node `nid`.
-    pub(crate) fn count(&self, nid: i32) -> usize {
-        // SAFETY: The list is initialised by the type invariants; it does not know of memory cgroups, so none is given.
-        unsafe { bindings::list_lru_count_one(self.inner.get(), nid, ptr::null_mut()) }
+    /// The number of entries on the list of node `nid` and the group `memcg`.
+    ///
+    /// # Safety
+    ///
+    /// `memcg` must be null or a valid group.
+    pub(crate) unsafe fn count(&self, nid: i32, memcg: *mut bindings::mem_cgroup) -> usize {
+        // SAFETY: The list is initialised by the type invariants, the rest is the caller's promise.
+        unsafe { bindings::list_lru_count_one(self.inner.get(), nid, memcg) }
     }
 
-    /// The number of entries on the lists of all nodes.
+    /// The number of entries on the lists of all nodes and groups.
     pub(crate) fn count_all(&self) -> usize {
         // SAFETY: The number is written while the kernel boots, and where there can be one node only it is a constant.
         #[allow(unused_unsafe)]
         let nodes = unsafe { bindings::nr_node_ids };
         // CAST: A small number.
-        (0..nodes as i32).fold(0, |all, nid| self.count(nid).saturating_add(all))
+        (0..nodes as i32).fold(0, |all, nid| {
+            // SAFETY: The list is initialised by the type invariants, and this is one of the nodes there can be.
+            let here = unsafe { bindings::list_lru_count_node(self.inner.get(), nid) };
+            here.saturating_add(all)
+        })
     }
 
-    /// Calls `isolate` for up to `budget` entries of node `nid`, oldest first, with the list's spinlock held, and
-    /// returns how many of them it took off.
+    /// Calls `isolate` for up to `budget` entries of node `nid` and the group `memcg`, oldest first, with the list's
+    /// spinlock held, and returns how many of them it took off.
     ///
     /// # Safety
     ///
-    /// `isolate` must be sound to call for each entry with `arg`, and must obey the rules of `list_lru_walk_cb`.
+    /// `memcg` must be null or a valid group. `isolate` must be sound to call for each entry with `arg`, and must obey the rules of `list_lru_walk_cb`.
     pub(crate) unsafe fn walk(
         &self,
         nid: i32,
+        memcg: *mut bindings::mem_cgroup,
         isolate: bindings::list_lru_walk_cb,
-        arg: *mut kernel::ffi::c_void,
+        arg: *mut c_void,
         mut budget: usize,
     ) -> usize {
         // SAFETY: The list is initialised by the type invariants, the rest is the caller's promise.
         unsafe {
-            bindings::list_lru_walk_one(
-                self.inner.get(),
-                nid,
-                ptr::null_mut(),
-                isolate,
-                arg,
-                &mut budget,
-            )
+            bindings::list_lru_walk_one(self.inner.get(), nid, memcg, isolate, arg, &mut budget)
         }
     }
 }

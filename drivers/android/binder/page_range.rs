@@ -31,6 +31,12 @@
 //! `PageRange::lock` is a spinlock and guards every slot of the range. Under it the LRU's lock is taken, to add and
 //! remove; the shrinker's walk comes the other way round and only tries. Nothing is allocated and nothing is zapped
 //! under it.
+//!
+//! # Memory cgroups
+//!
+//! Senders allocate pages and slots, but for as long as the receiver keeps its buffers. So both are charged to the
+//! receiver's memory cgroup: to the one that the process was in when it made the mapping. That is also the group on
+//! whose LRU they are, and whose reclaim finds them.
 
 use core::{
     ops::Deref,
@@ -40,11 +46,8 @@ use core::{
     },
 };
 use kernel::{
-    alloc::flags::{
-        __GFP_HIGHMEM,
-        __GFP_ZERO, //
-    },
     bindings,
+    ffi::c_uint,
     mm::virt::VmaNew,
     new_spinlock,
     page::{
@@ -61,18 +64,19 @@ use kernel::{
             Release, //
         },
         Arc,
+        SetOnce,
         SpinLock, //
     },
 };
 
 use crate::{
     lru::LRU,
+    memcg::MemCgroup,
     rmap::{
         self,
         AddressSpace,
         Backing, //
     },
-    stats::CountedPage,
     trace, //
 };
 
@@ -109,6 +113,8 @@ pub(crate) struct PageRange {
     space: AddressSpace,
     /// The process whose mapping it is, for traces.
     pid: i32,
+    /// The group that pages and slots are charged to. Set once, before `size`.
+    payer: SetOnce<MemCgroup>,
     #[pin]
     lock: SpinLock<Guarded>,
     chunks: [Atomic<*mut Chunk>; MAX_CHUNKS],
@@ -128,8 +134,12 @@ unsafe impl Send for PageRange {}
 unsafe impl Sync for PageRange {}
 
 impl PageRange {
+    /// The size of what [`LRU`] is to allocate at a time.
+    // CAST: A small constant.
+    pub(crate) const ENTRIES_SIZE: c_uint = size_of::<Chunk>() as c_uint;
+
     /// Readies `vma`, which is being made, to show the pages of this range. A VMA larger than [`MAX_SIZE`] shows
-    /// nothing beyond that.
+    /// nothing beyond that. From now on the current process's memory cgroup is charged.
     ///
     /// Returns the size in bytes.
     ///
@@ -152,6 +162,7 @@ impl PageRange {
         // SAFETY: The caller promises that this range lives until the file's release.
         unsafe { rmap::map(vma, self) }?;
         let size = vma.end().wrapping_sub(vma.start()).min(MAX_SIZE);
+        self.payer.populate(MemCgroup::of_current());
         self.pgoff.store(rmap::vma_pgoff(vma), Relaxed);
         self.start.store(vma.start(), Relaxed);
         self.vmas.store(1, Relaxed);
@@ -188,6 +199,15 @@ impl PageRange {
         unsafe { (*chunk).slots.get(index % CHUNK_SLOTS) }
     }
 
+    /// The group that pays.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there was no mapping yet.
+    fn payer(&self) -> Result<&MemCgroup> {
+        self.payer.as_ref().ok_or(EINVAL)
+    }
+
     fn lock(&self) -> Slots<'_> {
         Slots {
             range: self,
@@ -198,7 +218,7 @@ impl PageRange {
     /// Makes the chunk for `index`.
     fn install_chunk(&self, index: usize) -> Result {
         let first = index - index % CHUNK_SLOTS;
-        let chunk = Chunk::new(self, first)?;
+        let chunk = Chunk::new(self.payer()?, self, first)?;
         let slots = self.lock();
         let place = self.chunks.get(index / CHUNK_SLOTS).ok_or(EINVAL)?;
         if place.load(Relaxed).is_null() {
@@ -208,16 +228,18 @@ impl PageRange {
             return Ok(());
         }
         drop(slots);
-        // SAFETY: Nobody else has seen the chunk; it came from a `KBox`.
-        drop(unsafe { KBox::from_raw(chunk.as_ptr()) });
+        // SAFETY: Nobody else has seen the chunk.
+        unsafe { Chunk::free(chunk) };
         Ok(())
     }
 
-    /// Counts one user more of each page that `bytes` touches and allocates the pages that are absent.
+    /// Counts one user more of each page that `bytes` touches and allocates the pages that are absent, which the
+    /// receiver pays for.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, with nothing changed but that some pages may be there now, unused.
+    /// `ENOMEM`, with nothing changed but that some pages may be there now, unused. Also when the receiver's memory
+    /// cgroup is at its limit and nothing in it can be reclaimed; no process is killed for it.
     pub(crate) fn acquire(this: &Arc<Self>, offset: usize, len: usize) -> Result<PageUse> {
         let end = offset.checked_add(len).ok_or(EINVAL)?;
         if len == 0 || end > this.mapped_size() {
@@ -245,10 +267,7 @@ impl PageRange {
             };
             if !slot.has_page() {
                 drop(slots);
-                let page = OwnPage {
-                    page: Page::alloc_page(GFP_KERNEL | __GFP_HIGHMEM | __GFP_ZERO)?,
-                    _counted: CountedPage::new(),
-                };
+                let page = OwnPage::new(this.payer()?)?;
                 slots = this.lock();
                 let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
                 if surplus.is_none() {
@@ -489,9 +508,9 @@ impl PinnedDrop for PageRange {
     fn drop(self: Pin<&mut Self>) {
         for chunk in &self.chunks {
             if let Some(chunk) = NonNull::new(chunk.load(Relaxed)) {
-                // SAFETY: The chunk came from a `KBox`. No slot of it is on a list: an isolated one would own a
+                // SAFETY: Nobody else uses the range any more. No slot of it is on a list: an isolated one would own a
                 // reference on this range, and `shut_down` took the others off and nothing puts them back after.
-                drop(unsafe { KBox::from_raw(chunk.as_ptr()) });
+                unsafe { Chunk::free(chunk) };
             }
         }
     }
@@ -509,6 +528,7 @@ impl OwnedPageRange {
             pin_init!(PageRange {
                 space,
                 pid,
+                payer: SetOnce::new(),
                 lock <- new_spinlock!(
                     Guarded {
                         dead: false,

@@ -10,6 +10,9 @@
 //! Pages in use may stand on the LRU, since taking them off on every call would cost every call. The walk drops the
 //! ones it meets, and what that takes from its budget is given back to it, so that no number of them at the head of
 //! the list can keep it from those that can be freed.
+//!
+//! Pages are charged to memory cgroups, and each group has lists of its own. Reclaim because of a group's limit calls
+//! for that group and those below it only.
 
 use core::{
     cmp::Ordering,
@@ -47,6 +50,8 @@ const BATCH: isize = 1024;
 
 /// The flag for a shrinker that is called for each NUMA node; `helpers.c` compares it with the kernel's.
 const SHRINKER_NUMA_AWARE: c_uint = 4;
+/// The flag for a shrinker that is called for each memory cgroup; `helpers.c` compares it with the kernel's.
+const SHRINKER_MEMCG_AWARE: c_uint = 8;
 
 /// Pages freed by reclaim since the module was loaded.
 static RECLAIMED: Atomic<u64> = Atomic::new(0);
@@ -92,12 +97,12 @@ impl Registration {
     ///
     /// Only one registration may exist at a time. While it does not exist, there must be no page ranges.
     pub(crate) unsafe fn new() -> Result<Self> {
+        let flags = SHRINKER_NUMA_AWARE | SHRINKER_MEMCG_AWARE;
         // SAFETY: The name is a string without anything to be filled in.
-        let shrinker =
-            unsafe { bindings::shrinker_alloc(SHRINKER_NUMA_AWARE, c"binder-rs".as_char_ptr()) };
+        let shrinker = unsafe { bindings::shrinker_alloc(flags, c"binder-rs".as_char_ptr()) };
         let shrinker = NonNull::new(shrinker).ok_or(ENOMEM)?;
         // SAFETY: By the caller's promise the list is not in use.
-        if let Err(e) = unsafe { LRU.init(shrinker.as_ptr()) } {
+        if let Err(e) = unsafe { LRU.init(shrinker.as_ptr(), PageRange::ENTRIES_SIZE) } {
             // SAFETY: The shrinker was allocated above and never registered.
             unsafe { bindings::shrinker_free(shrinker.as_ptr()) };
             return Err(e);
@@ -117,7 +122,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // SAFETY: By the type invariant; this waits for running scans, so the list is not walked after. The promise
-        // made to `new` says that no page ranges are left, so the list is empty.
+        // made to `new` says that no page ranges are left, so the list is empty, and they freed the entries.
         unsafe {
             bindings::shrinker_free(self.shrinker.as_ptr());
             LRU.destroy();
@@ -133,7 +138,9 @@ unsafe extern "C" fn count(
     sc: *mut bindings::shrink_control,
 ) -> c_ulong {
     // SAFETY: The kernel gives a valid control block.
-    match LRU.count(unsafe { (*sc).nid }) {
+    let (nid, memcg) = unsafe { ((*sc).nid, (*sc).memcg) };
+    // SAFETY: The kernel holds the group as long as it asks.
+    match unsafe { LRU.count(nid, memcg) } {
         // CAST: The constants are negative numbers that travel in an unsigned return value.
         0 => bindings::SHRINK_EMPTY as c_ulong,
         n => n,
@@ -204,11 +211,12 @@ unsafe extern "C" fn scan(
     }
 
     // SAFETY: The kernel gives a valid control block.
-    let (nid, mut budget) = unsafe { ((*sc).nid, (*sc).nr_to_scan) };
+    let (nid, memcg, mut budget) = unsafe { ((*sc).nid, (*sc).memcg, (*sc).nr_to_scan) };
     while budget > 0 {
         state.in_use = 0;
-        // SAFETY: `isolate` obeys the rules of the walk and gets the state it expects.
-        unsafe { LRU.walk(nid, Some(isolate), (&raw mut state).cast(), budget) };
+        // SAFETY: The kernel holds the group as long as it scans. `isolate` obeys the rules of the walk and gets the
+        // state it expects.
+        unsafe { LRU.walk(nid, memcg, Some(isolate), (&raw mut state).cast(), budget) };
         // Those were dropped from the list, so this ends.
         budget = state.in_use;
     }

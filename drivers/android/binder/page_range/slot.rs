@@ -14,6 +14,7 @@ use core::{
 use kernel::{
     bindings,
     page::{
+        BorrowedPage,
         Page,
         PAGE_SIZE, //
     },
@@ -35,17 +36,50 @@ use super::{
 };
 use crate::{
     lru::LRU,
+    memcg::MemCgroup,
     stats::CountedPage, //
 };
+
+// What is inside the struct is C's business.
+#[allow(improper_ctypes)]
+extern "C" {
+    fn binder_rs_alloc_remote_page() -> *mut bindings::page;
+}
 
 /// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.
 pub(super) const CHUNK_SLOTS: usize = 32;
 pub(super) const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
 
-/// A page that is counted as long as it is behind a mapping.
+/// A page behind a mapping, counted as long as it is.
+///
+/// # Invariants
+///
+/// This value owns one reference on the page.
 pub(super) struct OwnPage {
-    pub(super) page: Page,
-    pub(super) _counted: CountedPage,
+    page: BorrowedPage<'static>,
+    _counted: CountedPage,
+}
+
+impl OwnPage {
+    /// Allocates a page of zeroes, charged to `payer`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`. No process is killed to avoid that in the group of `payer`.
+    pub(super) fn new(payer: &MemCgroup) -> Result<Self> {
+        let charge = payer.charge();
+        // SAFETY: The function has no requirements.
+        let page = unsafe { binder_rs_alloc_remote_page() };
+        drop(charge);
+        let page = NonNull::new(page).ok_or(ENOMEM)?;
+        // INVARIANT: The reference that the allocator gave.
+        Ok(Self {
+            // SAFETY: By the type invariant the page is valid as long as this value lives, and it does not lend the
+            // page for longer.
+            page: unsafe { BorrowedPage::from_raw(page) },
+            _counted: CountedPage::new(),
+        })
+    }
 }
 
 impl Deref for OwnPage {
@@ -53,6 +87,13 @@ impl Deref for OwnPage {
 
     fn deref(&self) -> &Page {
         &self.page
+    }
+}
+
+impl Drop for OwnPage {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this value owns a reference on the page, which is of order 0.
+        unsafe { bindings::__free_pages(self.page.as_ptr(), 0) };
     }
 }
 
@@ -91,9 +132,20 @@ pub(super) struct Chunk {
 const _: () = assert!(size_of::<Slot>() <= 4 * size_of::<usize>());
 
 impl Chunk {
-    pub(super) fn new(owner: *const PageRange, first: usize) -> Result<NonNull<Self>> {
-        let chunk = KBox::<Self>::new_uninit(GFP_KERNEL)?;
-        let raw = KBox::into_raw(chunk).cast::<Self>();
+    /// Allocates a chunk of slots without pages, charged to `payer`, for which the LRU keeps its entries then.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`. No process is killed to avoid that in the group of `payer`.
+    pub(super) fn new(
+        payer: &MemCgroup,
+        owner: *const PageRange,
+        first: usize,
+    ) -> Result<NonNull<Self>> {
+        let charge = payer.charge();
+        let memory = LRU.alloc_entries()?;
+        drop(charge);
+        let raw = memory.cast::<Self>().as_ptr();
         for i in 0..CHUNK_SLOTS {
             // SAFETY: `raw` is valid for writes, and `i` is in bounds of the array in it; every field of every slot is
             // written here, before anybody reads one.
@@ -114,7 +166,19 @@ impl Chunk {
             (&raw mut (*raw).owner).write(owner);
             (&raw mut (*raw).first).write(first);
         }
-        NonNull::new(raw).ok_or(ENOMEM)
+        Ok(memory.cast())
+    }
+
+    /// Frees a chunk.
+    ///
+    /// # Safety
+    ///
+    /// `chunk` must come from [`Chunk::new`] and not be used afterwards, and none of its slots may be on a list.
+    pub(super) unsafe fn free(chunk: NonNull<Self>) {
+        // SAFETY: By the caller's promise the chunk is valid and nobody else uses it.
+        unsafe { chunk.drop_in_place() };
+        // SAFETY: By the caller's promise the memory came from the LRU, and no entry in it is on a list.
+        unsafe { LRU.free_entries(chunk.cast()) };
     }
 }
 
