@@ -30,6 +30,7 @@ use kernel::{
 
 use crate::{
     fd,
+    helpers,
     model::{
         Buffer,
         Cargo,
@@ -46,6 +47,7 @@ use crate::{
         MAX_SIZE, //
     },
     range_alloc::{
+        Inquiry,
         RangeAllocator,
         Request,
         ReserveError,
@@ -134,6 +136,18 @@ impl Process {
         })
     }
 
+    /// Answers an inquiry about a sender, with the lock let go now and then.
+    #[cold]
+    fn is_flooded(&self, mut inquiry: Inquiry) -> bool {
+        loop {
+            let answer = self.buffers.lock().inquire(&mut inquiry);
+            if let Some(answer) = answer {
+                return answer;
+            }
+            helpers::cond_resched();
+        }
+    }
+
     /// Reserves a buffer in this process's mapping; `node` stays held until it is freed.
     ///
     /// Returns with it whether the sender is suspected of flooding the receiver with one-way calls.
@@ -190,7 +204,10 @@ impl Process {
                 _counted: CountedBuffer::new(),
             }),
         };
-        Ok((buffer, reserved.spam_suspect))
+        let suspect = reserved
+            .inquiry
+            .is_some_and(|inquiry| self.is_flooded(inquiry));
+        Ok((buffer, suspect))
     }
 
     /// Gives a range back to be reserved again. It cannot fail: whoever calls this has reserved it.

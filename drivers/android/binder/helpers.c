@@ -39,6 +39,11 @@ void binder_rs_set_current_state(unsigned int state)
 	set_current_state(state);
 }
 
+void binder_rs_cond_resched(void)
+{
+	cond_resched();
+}
+
 bool binder_rs_ratelimit(void)
 {
 	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL, 4 * DEFAULT_RATELIMIT_BURST);

@@ -8,6 +8,7 @@
 extern char *binder_rs_devices;
 void binder_rs_set_current_state(unsigned int state);
 bool binder_rs_ratelimit(void);
+void binder_rs_cond_resched(void);
 
 /* for memcg.rs, page_range/slot.rs and lru.rs */
 struct mem_cgroup *binder_rs_mem_cgroup_of_current(void);

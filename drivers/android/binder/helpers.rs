@@ -23,6 +23,7 @@ extern "C" {
     static binder_rs_devices: *const kernel::ffi::c_char;
     fn binder_rs_set_current_state(state: c_uint);
     fn binder_rs_ratelimit() -> bool;
+    fn binder_rs_cond_resched();
 }
 
 /// The module parameter `devices=`: names separated by commas.
@@ -41,6 +42,12 @@ pub(crate) fn devices() -> &'static [u8] {
 pub(crate) fn set_current_state(state: u32) {
     // SAFETY: Setting one's own state is always allowed.
     unsafe { binder_rs_set_current_state(state) };
+}
+
+/// Lets another task run, if one is due. A kernel without preemption has no other chance in a long loop.
+pub(crate) fn cond_resched() {
+    // SAFETY: Called where sleeping is allowed: in a system call or a work item, with no lock held.
+    unsafe { binder_rs_cond_resched() };
 }
 
 /// Whether another line about a user's mistake may be printed now.

@@ -47,6 +47,7 @@ use self::{
     }, //
 };
 
+pub(crate) use self::oneway::Inquiry;
 pub(crate) use self::trees::Spare;
 
 mod cells;
@@ -58,6 +59,9 @@ pub(crate) const GRANULE: usize = 8;
 
 /// As [`GRANULE`], in the type that offsets have in here.
 const GRANULE_U32: u32 = GRANULE as u32;
+
+/// How many ranges an inquiry looks at before the lock is let go.
+const INQUIRY_BATCH: usize = 32;
 
 /// What somebody wants to reserve.
 #[derive(Copy, Clone, Debug)]
@@ -80,8 +84,8 @@ pub(crate) struct Reserved {
     pub(crate) offset: usize,
     /// Its length: the size asked for, rounded up.
     pub(crate) size: usize,
-    /// Whether the sender floods the one-way space. See [`RangeAllocator::reserve`].
-    pub(crate) spam_suspect: bool,
+    /// The sender may flood the one-way space: to be settled with [`RangeAllocator::inquire`].
+    pub(crate) inquiry: Option<Inquiry>,
 }
 
 /// Why nothing was reserved. Nothing changed then.
@@ -221,11 +225,11 @@ impl<T> RangeAllocator<T> {
     ///
     /// The range is reserved. A one-way request is also charged to the one-way space, which is half
     /// of the mapping. When less than a fifth of that is left then, and the sender already had more
-    /// than fifty one-way ranges or more than a quarter of the mapping in them, it is reported
-    /// as suspect: once, and then nobody is until a one-way reservation leaves a fifth again.
+    /// than fifty one-way ranges or more than a quarter of the mapping in them, it is to be reported
+    /// as suspect: once, and then no sender is until a one-way reservation leaves a fifth again. The
+    /// ranges are counted by [`inquire`](Self::inquire), which the caller calls until it has an answer.
     ///
-    /// Takes O(log n) steps for n ranges; O(n) in the unusual case that one-way space is that short
-    /// and nobody has been reported yet.
+    /// Takes O(log n) steps for n ranges.
     ///
     /// # Errors
     ///
@@ -244,17 +248,34 @@ impl<T> RangeAllocator<T> {
 
         // INVARIANT: One range more, of `size` bytes, which were free.
         self.free = self.free.saturating_sub(size);
-        let spam_suspect =
-            request.oneway && self.oneway.charge(size) && self.is_flooded_by(request.pid, size);
-        if spam_suspect {
-            self.oneway.reported();
-        }
+        let inquiry = if request.oneway && self.oneway.charge(size) {
+            Some(self.oneway.inquiry(request.pid, size))
+        } else {
+            None
+        };
 
         Ok(Reserved {
             offset: start as usize,
             size: size as usize,
-            spam_suspect,
+            inquiry,
         })
+    }
+
+    /// Goes on with an inquiry about a sender. Returns whether it is suspect once that is known, and
+    /// `None` if the caller should let go of the lock for a moment and go on.
+    ///
+    /// Takes O(log n) steps for n ranges.
+    pub(crate) fn inquire(&mut self, inquiry: &mut Inquiry) -> Option<bool> {
+        for _ in 0..INQUIRY_BATCH {
+            let Some(live) = self.at_or_above(inquiry.next()) else {
+                return Some(false);
+            };
+            if inquiry.add(&live) {
+                return Some(self.oneway.report());
+            }
+        }
+
+        None
     }
 
     /// Hands a reserved range to user space, with `data`.
@@ -322,6 +343,7 @@ impl<T> RangeAllocator<T> {
     }
 
     /// All ranges, by rising offset.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = Live<'_, T>> {
         let cells = self.cells.iter();
         let cells = cells.map(|cell| Live::new(cell.offset, &cell.entry));
@@ -460,14 +482,6 @@ impl<T> RangeAllocator<T> {
         }
 
         Ok((removed.size, removed.oneway))
-    }
-
-    /// Whether `pid`, whose latest range has `latest` bytes, has too many one-way ranges.
-    #[cold]
-    fn is_flooded_by(&self, pid: i32, latest: u32) -> bool {
-        let ranges = self.iter().filter(|live| live.oneway && live.pid == pid);
-
-        self.oneway.is_flood(ranges.map(|live| live.size), latest)
     }
 
     #[cold]

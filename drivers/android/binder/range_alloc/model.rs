@@ -56,13 +56,47 @@ pub(super) fn oneway(size: usize, pid: i32) -> Request {
 }
 
 /// Reserves as the driver does: memory when asked for it.
-pub(super) fn reserve<T>(ranges: &mut RangeAllocator<T>, request: Request) -> Result<Reserved> {
+pub(super) fn reserve<T>(ranges: &mut RangeAllocator<T>, request: Request) -> Result<Judged> {
     match ranges.reserve(&request) {
         Err(ReserveError::NeedSpare) => (),
-        outcome => return outcome.map_err(|_| ENOSPC),
+        outcome => return judged(ranges, outcome).map_err(|_| ENOSPC),
     }
     ranges.add_spare(Spare::new()?);
-    ranges.reserve(&request).map_err(|_| ENOSPC)
+    let outcome = ranges.reserve(&request);
+    judged(ranges, outcome).map_err(|_| ENOSPC)
+}
+
+/// What came of a reservation, with the inquiry about its sender done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) offset: usize,
+    pub(super) size: usize,
+    pub(super) spam_suspect: bool,
+}
+
+/// Does the inquiry, if there is one.
+fn judged<T>(
+    ranges: &mut RangeAllocator<T>,
+    outcome: Result<Reserved, ReserveError>,
+) -> Result<Judged, ReserveError> {
+    let Reserved {
+        offset,
+        size,
+        inquiry,
+    } = outcome?;
+    let mut spam_suspect = false;
+    if let Some(mut inquiry) = inquiry {
+        spam_suspect = loop {
+            if let Some(answer) = ranges.inquire(&mut inquiry) {
+                break answer;
+            }
+        };
+    }
+    Ok(Judged {
+        offset,
+        size,
+        spam_suspect,
+    })
 }
 
 /// Frees a range, as a test does that has nothing to do with errors.
@@ -197,7 +231,7 @@ impl Model {
         found
     }
 
-    fn reserve(&mut self, request: &Request) -> Result<Result<Reserved, ReserveError>> {
+    fn reserve(&mut self, request: &Request) -> Result<Result<Judged, ReserveError>> {
         let mut size = GRANULE;
         while size < request.size && size < self.size + GRANULE {
             size += GRANULE;
@@ -245,7 +279,7 @@ impl Model {
             }
         }
 
-        Ok(Ok(Reserved {
+        Ok(Ok(Judged {
             offset,
             size,
             spam_suspect,
@@ -351,6 +385,7 @@ impl<'a> Run<'a> {
             ensure!(self, self.fast.trees.spares() == SPARES);
             outcome = self.fast.reserve(&request);
         }
+        let outcome = judged(&mut self.fast, outcome);
         let expected = self.model.reserve(&request)?;
         ensure!(self, outcome == expected);
 

@@ -10,6 +10,8 @@
 
 use kernel::prelude::*;
 
+use super::Live;
+
 /// A sender with more one-way ranges than this is suspect when one-way space is short.
 const MAX_RANGES: usize = 50;
 
@@ -51,27 +53,54 @@ impl OnewaySpace {
         self.left = self.left.saturating_add(size);
     }
 
-    /// Notes that a sender was reported.
-    pub(super) fn reported(&mut self) {
-        self.reported = true;
+    /// A sender is suspect: whether it is to be reported, which is so once until there is room again.
+    pub(super) fn report(&mut self) -> bool {
+        !core::mem::replace(&mut self.reported, true)
     }
 
-    /// Whether a sender that has ranges of these `sizes` has too many.
-    ///
-    /// The latest, of `latest` bytes, is among them and does not count.
-    pub(super) fn is_flood(&self, sizes: impl Iterator<Item = usize>, latest: u32) -> bool {
-        let max_ranges = MAX_RANGES.saturating_add(1);
-        let max_bytes = (self.mapping / 4).saturating_add(latest) as usize;
-        let mut ranges = 0_usize;
-        let mut bytes = 0_usize;
-        for size in sizes {
-            ranges = ranges.saturating_add(1);
-            bytes = bytes.saturating_add(size);
-            if ranges > max_ranges || bytes > max_bytes {
-                return true;
-            }
+    /// Begins to look whether `pid`, whose latest range has `latest` bytes, has too many of them.
+    pub(super) fn inquiry(&self, pid: i32, latest: u32) -> Inquiry {
+        Inquiry {
+            pid,
+            next: 0,
+            ranges_left: MAX_RANGES.saturating_add(1),
+            bytes_left: (self.mapping / 4).saturating_add(latest) as usize,
         }
+    }
+}
 
+/// What is known so far of the one-way ranges of one sender.
+///
+/// They are counted from the lowest offset to the highest, and what comes and goes meanwhile counts or does not: this
+/// is a guess about who floods, and not a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Inquiry {
+    pid: i32,
+    /// Ranges below this have been looked at.
+    next: usize,
+    /// What the sender may have yet, the latest range included, which does not count.
+    ranges_left: usize,
+    bytes_left: usize,
+}
+
+impl Inquiry {
+    /// Where to go on.
+    pub(super) fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Counts the next range. Returns whether the sender has too many.
+    pub(super) fn add<T>(&mut self, live: &Live<'_, T>) -> bool {
+        self.next = live.offset.saturating_add(1);
+        if !live.oneway || live.pid != self.pid {
+            return false;
+        }
+        let ranges = self.ranges_left.checked_sub(1);
+        let bytes = self.bytes_left.checked_sub(live.size);
+        let (Some(ranges), Some(bytes)) = (ranges, bytes) else {
+            return true;
+        };
+        (self.ranges_left, self.bytes_left) = (ranges, bytes);
         false
     }
 }

@@ -219,6 +219,7 @@ impl<T> Trees<T> {
     }
 
     /// The ranges, by rising offset.
+    #[cfg(CONFIG_KUNIT = "y")]
     pub(super) fn iter(&self) -> impl Iterator<Item = Live<'_, T>> {
         let live = self.live.iter();
         live.map(|(key, entry)| Live::new(key.offset(), entry))
