@@ -37,6 +37,8 @@ mod wait;
 
 mod memcg;
 
+mod numbers;
+
 // Memory: pages, their mappings, and taking them back.
 mod rmap;
 
@@ -48,6 +50,10 @@ mod shrinker;
 
 // The objects, then what each of them does.
 mod model;
+
+mod unacknowledged;
+
+mod oneway;
 
 mod registry;
 

@@ -41,7 +41,6 @@ use crate::{
         SentFile,
         StrongNode, //
     },
-    node::uncount_local,
     page_range::{
         PageRange,
         MAX_SIZE, //
@@ -517,7 +516,7 @@ impl Held {
 impl ObjectRef {
     fn give_back(self, process: &Process) {
         match self {
-            Self::Node { node, strong } => uncount_local(&node, strong),
+            Self::Node(local) => drop(local),
             Self::Handle { handle, strong } => {
                 // User space may have given up more than it had.
                 let _ = process.remove_from_handle(handle, strong);

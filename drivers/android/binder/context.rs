@@ -5,6 +5,7 @@
 
 use kernel::{
     new_mutex,
+    new_spinlock,
     prelude::*,
     str::CString,
     sync::{
@@ -38,7 +39,8 @@ impl Context {
                 short_name: short_name(text_bytes(&name)),
                 name,
                 manager_key: Atomic::new(0),
-                manager <- new_mutex!(Manager { node: None, uid: None }, "Context::manager"),
+                setting <- new_mutex!((), "Context::setting"),
+                manager <- new_spinlock!(Manager { node: None, uid: None }, "Context::manager"),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -50,8 +52,8 @@ impl Context {
     ///
     /// `ESRCH` if there is no manager.
     pub(crate) fn manager_node(&self) -> Result<StrongNode> {
-        let node = self.manager.lock().node.clone().ok_or(ESRCH)?;
-        StrongNode::new(node)
+        let manager = self.manager.lock();
+        StrongNode::new(manager.node.clone().ok_or(ESRCH)?, &manager)
     }
 
     /// The manager's node, for counting a reference on it.
@@ -73,18 +75,19 @@ impl Context {
         cookie: u64,
         flags: u32,
     ) -> Result {
-        let mut manager = self.manager.lock();
-        if manager.node.is_some() {
+        // One at a time: the manager does not change meanwhile, except that it goes.
+        let _setting = self.setting.lock();
+        if self.manager.lock().node.is_some() {
             return Err(EBUSY);
         }
         lsm::may_become_manager(&process.cred)?;
         let euid = Kuid::current_euid();
-        match manager.uid {
-            Some(uid) if uid != euid => return Err(EPERM),
-            Some(_) => {}
-            None => manager.uid = Some(euid),
+        match *self.manager.lock().uid.get_or_insert(euid) {
+            uid if uid != euid => return Err(EPERM),
+            _ => {}
         }
         let node = process.node_for(ptr, cookie, flags)?;
+        let mut manager = self.manager.lock();
         let mut inner = process.inner.lock();
         node.state(&mut inner).counts.become_manager();
         drop(inner);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! Death notifications: a process asks to hear when the owner of a node it has a handle for is gone.
 //!
@@ -25,7 +25,9 @@ use crate::{
         Death,
         DeathPhase,
         DeathRef,
+        DeathState,
         Delivered,
+        Home,
         InnerGuard,
         Listed,
         NodeRef,
@@ -37,10 +39,7 @@ use crate::{
         Work, //
     },
     stats::CountedDeath,
-    work::{
-        remove_from,
-        take_cookie, //
-    },
+    unacknowledged::Place, //
 };
 
 fn key(death: &DeathRef) -> usize {
@@ -48,8 +47,8 @@ fn key(death: &DeathRef) -> usize {
 }
 
 impl Death {
-    fn phase<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut DeathPhase {
-        self.phase.access_mut(inner)
+    fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut DeathState {
+        self.state.access_mut(inner)
     }
 }
 
@@ -57,9 +56,9 @@ impl Death {
 pub(crate) fn announce(death: &DeathRef) {
     let receiver = &death.receiver;
     let mut inner = receiver.inner.lock();
-    let phase = death.phase(&mut inner);
-    if *phase == DeathPhase::Alive {
-        *phase = DeathPhase::Dead;
+    let state = death.state(&mut inner);
+    if state.phase == DeathPhase::Alive {
+        state.phase = DeathPhase::Dead;
         if let Some(work) = death.to_queue() {
             receiver.push(&mut inner, work);
         }
@@ -74,13 +73,16 @@ pub(crate) fn cancel(death: &DeathRef, node: &NodeRef) {
     drop(listed);
 
     let mut inner = death.receiver.inner.lock();
-    *death.phase(&mut inner) = DeathPhase::Over;
-    let mut queued = remove_from(&mut inner.delivered_deaths, death);
-    if queued.is_none() {
-        queued = remove_from(&mut inner.work, death);
-    }
+    let state = death.state(&mut inner);
+    state.phase = DeathPhase::Over;
+    let place = state.place.take();
+    let delivered = match &place {
+        Place::Inside(key) => inner.delivered_deaths.remove(*key),
+        Place::Outside(_) | Place::Nowhere => None,
+    };
+    let queued = inner.work.remove(death);
     drop(inner);
-    drop(queued);
+    drop((queued, delivered, place));
 }
 
 impl Process {
@@ -97,7 +99,14 @@ impl Process {
         let death = Queued::new(Death {
             cookie,
             receiver: self.clone(),
-            phase: LockedBy::new(&self.inner, DeathPhase::Alive),
+            home: Home::new(),
+            state: LockedBy::new(
+                &self.inner,
+                DeathState {
+                    phase: DeathPhase::Alive,
+                    place: Place::new()?,
+                },
+            ),
             _counted: CountedDeath::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
@@ -150,15 +159,18 @@ impl Thread {
         drop(listed);
 
         let mut inner = process.inner.lock();
+        let told = death.state(&mut inner).place.is_inside();
         match death.to_queue() {
             // Nothing is being told.
-            Some(work) => {
-                *death.phase(&mut inner) = DeathPhase::Clear;
+            Some(work) if !told => {
+                death.state(&mut inner).phase = DeathPhase::Clear;
                 self.push_own_or_any(&mut inner, work);
             }
-            None => *death.phase(&mut inner) = DeathPhase::DeadThenClear,
+            _ => death.state(&mut inner).phase = DeathPhase::DeadThenClear,
         }
         drop(inner);
+        // Before `death`, which may be the last reference by now.
+        drop(handles);
         Ok(())
     }
 
@@ -169,31 +181,57 @@ impl Thread {
     /// A reason for the log.
     pub(crate) fn acknowledge_death(&self, cookie: u64) -> Result<(), &'static str> {
         let mut inner = self.process.inner.lock();
-        let work =
-            take_cookie(&mut inner.delivered_deaths, cookie).ok_or("no such obituary was told")?;
-        if work.clear_after_acknowledgement(&mut inner) {
-            self.push_own_or_any(&mut inner, work);
-            drop(inner);
-        } else {
-            drop(inner);
-            drop(work);
+        let (death, place) = inner
+            .delivered_deaths
+            .take(cookie)
+            .ok_or("no such obituary was told")?;
+        let state = death.state(&mut inner);
+        state.place = place;
+        if state.phase == DeathPhase::DeadThenClear {
+            state.phase = DeathPhase::Clear;
+            if let Some(work) = death.to_queue() {
+                self.push_own_or_any(&mut inner, work);
+            }
         }
+        drop(inner);
         Ok(())
     }
 }
 
-impl Work for Death {
+impl Process {
+    /// Forgets the obituaries that were read and not acknowledged: there is no user space left for it.
+    pub(crate) fn forget_delivered_deaths(&self) {
+        loop {
+            let mut inner = self.inner.lock();
+            let taken = inner.delivered_deaths.take_any();
+            drop(inner);
+            if taken.is_none() {
+                break;
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code)]
+// SAFETY: A notification has one home, which is its own.
+unsafe impl Work for Death {
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+
     fn deliver(
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
-        let (code, delivered) = match *self.phase(&mut inner) {
+        let (code, delivered) = match self.state(&mut inner).phase {
             DeathPhase::Dead | DeathPhase::DeadThenClear => {
-                if let Some(work) = self.to_queue() {
-                    inner.delivered_deaths.push_back(work);
-                }
+                let place = self.state(&mut inner).place.take();
+                let place = inner
+                    .delivered_deaths
+                    .insert(self.clone(), self.cookie, place);
+                self.state(&mut inner).place = place;
                 // What user space does about it may take transactions, which it should not find in the same read.
                 (BR_DEAD_BINDER, Delivered::Last)
             }
@@ -213,17 +251,4 @@ impl Work for Death {
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}
-
-    fn cookie(&self) -> Option<u64> {
-        Some(self.cookie)
-    }
-
-    fn clear_after_acknowledgement(&self, inner: &mut ProcessInner) -> bool {
-        let phase = self.phase(inner);
-        if *phase == DeathPhase::DeadThenClear {
-            *phase = DeathPhase::Clear;
-            return true;
-        }
-        false
-    }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! Freezing: a process that is stopped for a while gets no synchronous calls, and its callers hear of it.
 //!
@@ -28,6 +28,7 @@ use crate::{
         Freeze,
         FreezeRef,
         FreezeState,
+        Home,
         InnerGuard,
         Listed,
         NodeRef,
@@ -39,10 +40,7 @@ use crate::{
         Work, //
     },
     stats::CountedFreeze,
-    work::{
-        remove_from,
-        take_cookie, //
-    },
+    unacknowledged::Place, //
 };
 
 fn key(freeze: &FreezeRef) -> usize {
@@ -55,24 +53,33 @@ impl Freeze {
     }
 }
 
+/// What a freeze notification says: the owner is frozen or not, and how often that was decided before.
+#[derive(Clone, Copy)]
+struct News {
+    frozen: bool,
+    epoch: u64,
+}
+
 /// The owner of the node was frozen or thawed: `freeze` is to be told.
-fn announce(freeze: &FreezeRef, frozen: bool) {
+///
+/// The news was read under the owner's lock, and the receiver has another one. So it may come late, and says by its
+/// epoch whether the receiver knows newer.
+fn announce(freeze: &FreezeRef, news: News) {
     let receiver = &freeze.receiver;
     let mut inner = receiver.inner.lock();
     let work = freeze.to_queue();
     let state = freeze.state(&mut inner);
-    if state.cleared || state.over {
+    if state.cleared || state.over || news.epoch <= state.epoch {
         return;
     }
-    match work {
-        Some(work) => {
-            state.frozen = frozen;
-            receiver.push(&mut inner, work);
-        }
-        None => {
-            state.resend |= state.sent && state.frozen != frozen;
-            state.frozen = frozen;
-        }
+    let other = state.frozen != news.frozen;
+    state.epoch = news.epoch;
+    state.frozen = news.frozen;
+    if state.place.is_inside() {
+        // Told, and not yet acknowledged.
+        state.resend |= other;
+    } else if let Some(work) = work {
+        receiver.push(&mut inner, work);
     }
 }
 
@@ -84,13 +91,16 @@ pub(crate) fn cancel(freeze: &FreezeRef, node: &NodeRef) {
     drop(listed);
 
     let mut inner = freeze.receiver.inner.lock();
-    freeze.state(&mut inner).over = true;
-    let mut queued = remove_from(&mut inner.delivered_freezes, freeze);
-    if queued.is_none() {
-        queued = remove_from(&mut inner.work, freeze);
-    }
+    let state = freeze.state(&mut inner);
+    state.over = true;
+    let place = state.place.take();
+    let delivered = match &place {
+        Place::Inside(key) => inner.delivered_freezes.remove(*key),
+        Place::Outside(_) | Place::Nowhere => None,
+    };
+    let queued = inner.work.remove(freeze);
     drop(inner);
-    drop(queued);
+    drop((queued, delivered, place));
 }
 
 impl Process {
@@ -103,11 +113,13 @@ impl Process {
         let freeze = Queued::new(Freeze {
             cookie,
             receiver: self.clone(),
+            home: Home::new(),
             state: LockedBy::new(
                 &self.inner,
                 FreezeState {
                     frozen: false,
-                    sent: false,
+                    epoch: 0,
+                    place: Place::new()?,
                     resend: false,
                     cleared: false,
                     over: false,
@@ -125,14 +137,20 @@ impl Process {
         entry.freeze = Some(freeze.clone());
         let node = entry.node.clone();
         let mut inner = node.owner.inner.lock();
-        let (dead, frozen) = (inner.dead, inner.frozen);
+        let dead = inner.dead;
+        let news = News {
+            frozen: inner.frozen,
+            epoch: inner.freeze_epoch,
+        };
         if !dead {
             let listed = reservation.into_node(key(&freeze), freeze.clone());
             node.state(&mut inner).freezes.insert(listed);
+            // It may be a freezing that fails: that is to be told then.
+            inner.frozen_told |= inner.frozen;
         }
         drop(inner);
         if !dead {
-            announce(&freeze, frozen);
+            announce(&freeze, news);
         }
         Ok(())
     }
@@ -159,11 +177,14 @@ impl Process {
         let work = freeze.to_queue();
         let state = freeze.state(&mut inner);
         state.cleared = true;
-        state.resend |= state.sent;
-        if let Some(work) = work {
+        if state.place.is_inside() {
+            state.resend = true;
+        } else if let Some(work) = work {
             self.push(&mut inner, work);
         }
         drop(inner);
+        // Before `freeze`, which may be the last reference by now.
+        drop(handles);
         Ok(())
     }
 
@@ -174,64 +195,87 @@ impl Process {
     /// `EINVAL` if nothing with this cookie was told.
     pub(crate) fn acknowledge_freeze(&self, cookie: u64) -> Result {
         let mut inner = self.inner.lock();
-        let work = take_cookie(&mut inner.delivered_freezes, cookie).ok_or(EINVAL)?;
-        if work.clear_after_acknowledgement(&mut inner) {
-            self.push_again(&mut inner, work);
-            drop(inner);
-        } else {
-            drop(inner);
-            drop(work);
+        let (freeze, place) = inner.delivered_freezes.take(cookie).ok_or(EINVAL)?;
+        let state = freeze.state(&mut inner);
+        state.place = place;
+        if core::mem::take(&mut state.resend) {
+            if let Some(work) = freeze.to_queue() {
+                self.push(&mut inner, work);
+            }
         }
+        drop(inner);
         Ok(())
     }
 
-    /// Whether a call to this process, or of it, has not ended.
-    fn has_transactions(inner: &mut ProcessInner) -> bool {
-        if inner.outstanding != 0 {
-            return true;
+    /// Forgets the notifications that were read and not acknowledged: there is no user space left for it.
+    pub(crate) fn forget_delivered_freezes(&self) {
+        loop {
+            let mut inner = self.inner.lock();
+            let taken = inner.delivered_freezes.take_any();
+            drop(inner);
+            if taken.is_none() {
+                break;
+            }
         }
-        // The tree is put back before the lock is dropped.
-        let threads = core::mem::take(&mut inner.threads);
-        let busy = threads
-            .values()
-            .any(|thread| thread.state(inner).stack.is_some());
-        inner.threads = threads;
-        busy
     }
 
-    /// Freezes the process.
+    /// Whether a call to this process, or of it, has not ended.
+    fn has_transactions(inner: &ProcessInner) -> bool {
+        inner.outstanding != 0 || inner.busy_threads != 0
+    }
+
+    /// Freezes the process. Where it is frozen and thawed at the same time, what was done last counts.
     ///
     /// # Errors
     ///
-    /// - `EAGAIN` if calls do not end within `timeout_ms` milliseconds. The process is not frozen then.
-    /// - `EINTR` for a signal.
+    /// - `EAGAIN` if calls do not end within `timeout_ms` milliseconds, or the process was thawed meanwhile. The process
+    ///   is not frozen then, unless another freezing is under way.
+    /// - `ERESTARTSYS` for a signal, likewise.
     pub(crate) fn freeze(&self, timeout_ms: u32) -> Result {
         let mut inner = self.inner.lock();
         inner.sync_received = false;
         inner.oneway_received = false;
         inner.frozen = true;
+        inner.freezing = inner.freezing.wrapping_add(1);
+        let began = inner.freeze_epoch;
 
         let mut left = msecs_to_jiffies(timeout_ms);
         let mut result = Ok(());
-        while inner.outstanding != 0 && left != 0 {
+        while inner.outstanding != 0 && left != 0 && inner.freeze_epoch == began {
             match self.quiet.wait_interruptible_timeout(&mut inner, left) {
                 CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
                 CondVarTimeoutResult::Timeout => left = 0,
                 CondVarTimeoutResult::Signal { .. } => {
-                    result = Err(EINTR);
+                    result = Err(ERESTARTSYS);
                     break;
                 }
             }
         }
-        if result.is_ok() && Self::has_transactions(&mut inner) {
+        // As many end as have begun.
+        inner.freezing = inner.freezing.wrapping_sub(1);
+        if inner.freeze_epoch != began {
+            // Another freezing or thawing has been completed meanwhile, and that is what holds.
+            return if inner.frozen && inner.frozen_told {
+                Ok(())
+            } else {
+                Err(EAGAIN)
+            };
+        }
+        if result.is_ok() && Self::has_transactions(&inner) {
             result = Err(EAGAIN);
         }
-        if result.is_err() {
-            inner.frozen = false;
-        }
+        let news = match result {
+            Ok(()) => Some(Self::decide(&mut inner, true)),
+            Err(_) if inner.freezing != 0 => None,
+            Err(_) if inner.frozen_told => Some(Self::decide(&mut inner, false)),
+            Err(_) => {
+                inner.frozen = false;
+                None
+            }
+        };
         drop(inner);
-        if result.is_ok() {
-            self.announce_freeze(true);
+        if let Some(news) = news {
+            self.announce_freeze(news);
         }
         result
     }
@@ -241,16 +285,30 @@ impl Process {
         let mut inner = self.inner.lock();
         inner.sync_received = false;
         inner.oneway_received = false;
-        inner.frozen = false;
+        let news = Self::decide(&mut inner, false);
+        // A freezing that waits has been overtaken.
+        self.quiet.notify_all();
         drop(inner);
-        self.announce_freeze(false);
+        self.announce_freeze(news);
+    }
+
+    /// The process is frozen or not from now on; returns what is to be told of it.
+    fn decide(inner: &mut ProcessInner, frozen: bool) -> News {
+        inner.frozen = frozen;
+        inner.frozen_told = frozen;
+        // 64 bits do not run over.
+        inner.freeze_epoch = inner.freeze_epoch.wrapping_add(1);
+        News {
+            frozen,
+            epoch: inner.freeze_epoch,
+        }
     }
 
     /// `BINDER_GET_FROZEN_INFO`: what came since the process was frozen. Bit 0 of the first says whether synchronous
     /// calls came, bit 1 whether some have not ended; the second, whether one-way calls came.
     pub(crate) fn frozen_info(&self) -> (u32, u32) {
-        let mut inner = self.inner.lock();
-        let pending = Self::has_transactions(&mut inner);
+        let inner = self.inner.lock();
+        let pending = Self::has_transactions(&inner);
         let sync = u32::from(inner.sync_received) | u32::from(pending) << 1;
         let oneway = u32::from(inner.oneway_received);
         drop(inner);
@@ -266,7 +324,7 @@ impl Process {
     }
 
     /// Tells all who asked.
-    fn announce_freeze(&self, frozen: bool) {
+    fn announce_freeze(&self, news: News) {
         let mut next = 0;
         loop {
             // Node by node, and of each node request by request, with the lock dropped in between.
@@ -286,7 +344,7 @@ impl Process {
                 let (&key, request) = cursor.current();
                 let request = request.clone();
                 drop(inner);
-                announce(&request, frozen);
+                announce(&request, news);
                 after = key.saturating_add(1);
             }
             let Some(following) = node.ptr.checked_add(1) else {
@@ -297,7 +355,13 @@ impl Process {
     }
 }
 
-impl Work for Freeze {
+#[expect(unsafe_code)]
+// SAFETY: A notification has one home, which is its own.
+unsafe impl Work for Freeze {
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+
     fn deliver(
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,
@@ -316,11 +380,12 @@ impl Work for Freeze {
             })?;
             return Ok(Delivered::More);
         }
-        state.sent = true;
         let frozen = state.frozen;
-        if let Some(work) = self.to_queue() {
-            inner.delivered_freezes.push_back(work);
-        }
+        let place = state.place.take();
+        let place = inner
+            .delivered_freezes
+            .insert(self.clone(), self.cookie, place);
+        self.state(&mut inner).place = place;
         drop(inner);
         out.put(&FrozenReturn {
             code: BR_FROZEN_BINDER,
@@ -336,14 +401,4 @@ impl Work for Freeze {
     }
 
     fn cancel(self: Arc<Queued<Self>>) {}
-
-    fn cookie(&self) -> Option<u64> {
-        Some(self.cookie)
-    }
-
-    fn clear_after_acknowledgement(&self, inner: &mut ProcessInner) -> bool {
-        let state = self.state(inner);
-        state.sent = false;
-        core::mem::replace(&mut state.resend, false)
-    }
 }

@@ -5,10 +5,11 @@
 //!
 //! The smallest free number is given to a node that a process hears of for the first time; 0 is kept for the context
 //! manager's. A handle lives as long as it has a strong or a weak count.
+//!
+//! A real-time thread's call takes the lock of the table, so it is a spinlock: what a new handle needs is allocated
+//! before, and nothing is done under it that takes longer where there are more handles, but for a search in a tree.
 
 use kernel::{
-    bindings,
-    id_pool::IdPool,
     prelude::*,
     rbtree::{
         RBTree,
@@ -24,6 +25,7 @@ use crate::{
     model::{
         Handle,
         Handles,
+        LocalNode,
         NodeRef,
         Process,
         StrongNode,
@@ -33,13 +35,9 @@ use crate::{
         count_handle,
         uncount_handle, //
     },
+    numbers::Numbers,
     stats::CountedHandle, //
 };
-
-/// The most handles of one process. The bitmap of the numbers is one allocation, and this is the largest that the page
-/// allocator has: it warns of whoever asks for more.
-// CAST: Widening.
-const MOST_NUMBERS: usize = 8 * bindings::KMALLOC_MAX_SIZE as usize;
 
 impl Handles {
     /// An empty table.
@@ -48,7 +46,36 @@ impl Handles {
             closed: false,
             entries: RBTree::new(),
             by_node: RBTree::new(),
-            ids: IdPool::new(),
+        }
+    }
+
+    /// Counts one reference more on the handle for `node`, if there is one.
+    fn add_to_existing(
+        &mut self,
+        node: &NodeRef,
+        strong: bool,
+        sender: Option<&Thread>,
+    ) -> Option<Result<u32>> {
+        if self.closed {
+            return Some(Err(ESRCH));
+        }
+        let &number = self.by_node.get(&key(node))?;
+        let handle = self.entries.get_mut(&number)?;
+        Some(handle.add(strong, sender).map(|()| number))
+    }
+}
+
+/// A number that was taken and is given back when dropped, unless it was used.
+struct Taken<'a> {
+    numbers: &'a Numbers,
+    number: u32,
+    used: bool,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.used {
+            self.numbers.give_back(self.number);
         }
     }
 }
@@ -73,29 +100,26 @@ impl Process {
         strong: bool,
         sender: Option<&Thread>,
     ) -> Result<u32> {
-        let mut handles = self.handles.lock();
-        let handles = &mut *handles;
-        if handles.closed {
-            return Err(ESRCH);
+        if let Some(result) = self.handles.lock().add_to_existing(node, strong, sender) {
+            return result;
         }
-        if let Some(&number) = handles.by_node.get(&key(node)) {
-            let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
-            handle.add(strong, sender)?;
-            return Ok(number);
-        }
-
+        // What the new handle needs is there before the lock is taken, and what it turns out not to need goes after the
+        // lock is dropped: these live longer than the guard.
         let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let first = if self.context.is_manager_node(node) {
-            0
-        } else {
-            1
+        let first = u32::from(!self.context.is_manager_node(node));
+        let mut taken = Taken {
+            numbers: &self.numbers,
+            number: self.numbers.take(first)?,
+            used: false,
         };
-        let number = handles.take_number(first)?;
-        if let Err(e) = count_handle(node, true, strong, sender) {
-            handles.ids.release_id(number as usize);
-            return Err(e);
+        let number = taken.number;
+        let mut handles = self.handles.lock();
+        if let Some(result) = handles.add_to_existing(node, strong, sender) {
+            return result;
         }
+        count_handle(node, true, strong, sender)?;
+        taken.used = true;
         // INVARIANT: One count is 1, and the node has counted the handle.
         handles.entries.insert(entry.into_node(
             number,
@@ -136,6 +160,10 @@ impl Process {
     pub(crate) fn remove_from_handle(&self, number: u32, strong: bool) -> Result {
         let mut guard = self.handles.lock();
         let handles = &mut *guard;
+        if handles.closed {
+            // All handles go at once, by `close_handles`.
+            return Ok(());
+        }
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
         let count = if strong {
             &mut handle.strong
@@ -149,15 +177,19 @@ impl Process {
             return Ok(());
         }
         let node = handle.node.clone();
-        let mut removed = None;
+        let mut removed = (None, None);
         if gone {
-            removed = handles.entries.remove(&number);
-            handles.by_node.remove(&key(&node));
-            handles.ids.release_id(number as usize);
+            removed = (
+                handles.entries.remove_node(&number),
+                handles.by_node.remove_node(&key(&node)),
+            );
         }
         drop(guard);
-        if let Some(handle) = removed {
+        if let (Some(handle), _) = removed {
+            let (_, handle) = handle.to_key_value();
             handle.cancel_notifications();
+            // Only now: as long as the node counts the handle, nothing else has its number.
+            self.numbers.give_back(number);
         }
         uncount_handle(&node, last_strong, gone);
         Ok(())
@@ -175,27 +207,49 @@ impl Process {
         if handle.strong == 0 {
             return Err(EINVAL);
         }
-        StrongNode::new(handle.node.clone())
+        StrongNode::new(handle.node.clone(), &handles)
     }
 
-    /// The node behind a handle that has a count of the kind asked for: any will do for a weak one.
+    /// The node behind a handle that has a count of the kind asked for (any will do for a weak one), held by such a
+    /// count of its own.
     ///
     /// # Errors
     ///
     /// `EINVAL` if there is none.
-    pub(crate) fn node_of_handle(&self, number: u32, strong: bool) -> Result<NodeRef> {
+    pub(crate) fn local_node(&self, number: u32, strong: bool) -> Result<LocalNode> {
         let handles = self.handles.lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
             return Err(EINVAL);
         }
-        Ok(handle.node.clone())
+        Ok(LocalNode::new(&handle.node, strong, &handles))
     }
 
-    /// Gives up all handles. No more can be made after this.
+    /// What the node behind a handle with a strong count has: strong references in all, and the weak ones that are
+    /// the driver's own.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if there is no such handle.
+    pub(crate) fn totals_of_handle(&self, number: u32) -> Result<(usize, usize)> {
+        let handles = self.handles.lock();
+        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        if handle.strong == 0 {
+            return Err(EINVAL);
+        }
+        let node = &handle.node;
+        let mut inner = node.owner.inner.lock();
+        Ok(node.state(&mut inner).counts.totals())
+    }
+
+    /// No handle changes from now on; what still refers to one need not be given back.
+    pub(crate) fn seal_handles(&self) {
+        self.handles.lock().closed = true;
+    }
+
+    /// Gives up all handles, which are not changed any more.
     pub(crate) fn close_handles(&self) {
         let mut handles = self.handles.lock();
-        handles.closed = true;
         let entries = core::mem::take(&mut handles.entries);
         let by_node = core::mem::take(&mut handles.by_node);
         drop(handles);
@@ -223,154 +277,12 @@ impl Handle {
         } else {
             &mut self.weak
         };
+        let more = count.checked_add(1).ok_or(EOVERFLOW)?;
         if *count == 0 {
             // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
             count_handle(&self.node, false, strong, sender)?;
         }
-        *count = count.checked_add(1).ok_or(ENOMEM)?;
-        Ok(())
-    }
-}
-
-impl Handles {
-    /// Takes the smallest free number that is not below `from`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`, also where all numbers are taken.
-    fn take_number(&mut self, from: usize) -> Result<u32> {
-        self.take_number_of(from, MOST_NUMBERS)
-    }
-
-    /// As [`take_number`](Self::take_number), with a table that does not grow beyond `most` numbers.
-    fn take_number_of(&mut self, from: usize, most: usize) -> Result<u32> {
-        loop {
-            if let Some(id) = self.ids.find_unused_id(from) {
-                // CAST: Below `MOST_NUMBERS`.
-                return Ok(id.acquire() as u32);
-            }
-            // It doubles.
-            if self.ids.capacity() > most / 2 {
-                return Err(ENOMEM);
-            }
-            let grown = self
-                .ids
-                .grow_request()
-                .ok_or(ENOMEM)?
-                .realloc(GFP_KERNEL_ACCOUNT)?;
-            self.ids.grow(grown);
-        }
-    }
-}
-
-#[kunit_tests(binder_handle_numbers)]
-mod tests {
-    use super::*;
-
-    /// Takes as many numbers; says whether they were these.
-    fn take(handles: &mut Handles, numbers: core::ops::Range<u32>) -> Result<bool> {
-        for number in numbers {
-            if handles.take_number(1)? != number {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    #[test]
-    fn the_lowest_free_number_is_given() -> Result {
-        let mut handles = Handles::new();
-        assert!(take(&mut handles, 1..6)?);
-        for number in [4, 2, 3] {
-            handles.ids.release_id(number);
-        }
-        assert_eq!(handles.take_number(1)?, 2);
-        assert_eq!(handles.take_number(1)?, 3);
-        assert_eq!(handles.take_number(1)?, 4);
-        assert_eq!(handles.take_number(1)?, 6);
-        Ok(())
-    }
-
-    #[test]
-    fn zero_is_for_who_may_have_it() -> Result {
-        let mut handles = Handles::new();
-        assert_eq!(handles.take_number(1)?, 1);
-        assert_eq!(handles.take_number(0)?, 0);
-        assert_eq!(handles.take_number(0)?, 2);
-        handles.ids.release_id(0);
-        // Not even if it is the only one that is free.
-        assert_eq!(handles.take_number(1)?, 3);
-        assert_eq!(handles.take_number(0)?, 0);
-        Ok(())
-    }
-
-    #[test]
-    fn a_full_table_grows_and_keeps_what_it_has() -> Result {
-        const MANY: u32 = 5000;
-
-        let mut handles = Handles::new();
-        assert!(take(&mut handles, 1..MANY)?);
-        // Each of them is taken, and none was lost when the table grew.
-        assert_eq!(handles.take_number(1)?, MANY);
-        for number in [MANY - 1, 64, 63, 1] {
-            handles.ids.release_id(number as usize);
-        }
-        for number in [1, 63, 64, MANY - 1, MANY + 1] {
-            assert_eq!(handles.take_number(1)?, number);
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn a_table_that_cannot_grow_refuses_until_one_is_back() -> Result {
-        let mut handles = Handles::new();
-        let first = handles.ids.capacity();
-        let most = 4 * first;
-        for number in 1..most {
-            assert_eq!(handles.take_number_of(1, most)?, number as u32);
-        }
-        assert_eq!(handles.ids.capacity(), most);
-        // 0 is left, but not for everybody.
-        assert_eq!(handles.take_number_of(1, most), Err(ENOMEM));
-        assert_eq!(handles.take_number_of(1, most + 1), Err(ENOMEM));
-        assert_eq!(handles.take_number_of(0, most)?, 0);
-        assert_eq!(handles.take_number_of(0, most), Err(ENOMEM));
-        handles.ids.release_id(first);
-        assert_eq!(handles.take_number_of(1, most)?, first as u32);
-        assert_eq!(handles.take_number_of(1, most), Err(ENOMEM));
-        Ok(())
-    }
-
-    #[test]
-    fn numbers_agree_with_a_model() -> Result {
-        const MOST: usize = 600;
-
-        let mut handles = Handles::new();
-        let mut taken = KVec::from_elem(false, MOST, GFP_KERNEL)?;
-        let mut random = 0x9e37_79b9_u32;
-        for _ in 0..20_000 {
-            random ^= random << 13;
-            random ^= random >> 17;
-            random ^= random << 5;
-            let place = random as usize >> 8;
-            let free = taken.iter().skip(1).position(|&taken| !taken);
-            match (random & 1, free) {
-                (0, Some(free)) => {
-                    let number = handles.take_number(1)? as usize;
-                    assert_eq!(number, free + 1);
-                    if let Some(taken) = taken.get_mut(number) {
-                        *taken = true;
-                    }
-                }
-                _ => {
-                    let number = place % MOST;
-                    if let Some(taken) = taken.get_mut(number).filter(|taken| **taken) {
-                        *taken = false;
-                        handles.ids.release_id(number);
-                    }
-                }
-            }
-        }
+        *count = more;
         Ok(())
     }
 }

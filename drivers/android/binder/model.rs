@@ -25,8 +25,9 @@
 //!
 //! | no. | lock                    | kind  | guards                                                         |
 //! |-----|-------------------------|-------|----------------------------------------------------------------|
-//! | 1   | `Context::manager`      | mutex | who the context manager is                                     |
-//! | 2   | `Process::handles`      | mutex | the handles of one process                                     |
+//! | 0   | `Context::setting`      | mutex | becoming the context manager                                   |
+//! | 1   | `Context::manager`      | spin  | which node is the context manager's                            |
+//! | 2   | `Process::handles`      | spin  | the handles of one process                                     |
 //! | 3   | `Process::inner`        | spin  | threads, nodes, work lists, and what is `LockedBy` them        |
 //! | 4   | `Process::buffers`      | spin  | which bytes of the mapping are taken                           |
 //! | 5   | `PageRange::lock`       | spin  | the pages behind the mapping                                   |
@@ -40,7 +41,6 @@ use kernel::{
     alloc::Flags,
     cred::Credential,
     fs::File,
-    id_pool::IdPool,
     list::{
         impl_list_arc_safe,
         impl_list_item,
@@ -66,6 +66,7 @@ use kernel::{
             Guard, //
         },
         Arc,
+        ArcBorrow,
         CondVar,
         LockedBy,
         Mutex,
@@ -89,6 +90,8 @@ use crate::{
         BR_OK,
         BR_TRANSACTION_COMPLETE, //
     },
+    numbers::Numbers,
+    oneway::OnewayQueue,
     page_range::{
         PageRange,
         PageUse, //
@@ -107,6 +110,10 @@ use crate::{
         Traffic, //
     },
     transaction_log::ShortName,
+    unacknowledged::{
+        Place,
+        Unacknowledged, //
+    },
     wait::{
         PollQueue,
         Sleeper, //
@@ -122,8 +129,11 @@ pub(crate) struct Context {
     pub(crate) short_name: ShortName,
     /// The address of the manager's node, or 0; to compare with, without the lock.
     pub(crate) manager_key: Atomic<usize>,
+    /// Held by a process that is becoming the manager, which takes steps that sleep.
     #[pin]
-    pub(crate) manager: Mutex<Manager>,
+    pub(crate) setting: Mutex<()>,
+    #[pin]
+    pub(crate) manager: SpinLock<Manager>,
 }
 
 /// Who answers handle 0.
@@ -146,7 +156,10 @@ pub(crate) struct Process {
     pub(crate) cred: ARef<Credential>,
     pub(crate) pages: Arc<PageRange>,
     #[pin]
-    pub(crate) handles: Mutex<Handles>,
+    pub(crate) handles: SpinLock<Handles>,
+    /// The numbers of `handles`.
+    #[pin]
+    pub(crate) numbers: Numbers,
     #[pin]
     pub(crate) inner: SpinLock<ProcessInner>,
     #[pin]
@@ -183,11 +196,17 @@ pub(crate) struct ProcessInner {
     /// Threads that registered after they were asked for.
     pub(crate) started_threads: u32,
     /// Obituaries that were read and not yet acknowledged.
-    pub(crate) delivered_deaths: WorkList,
+    pub(crate) delivered_deaths: Unacknowledged<Death>,
     /// Freeze notifications that were read and not yet acknowledged.
-    pub(crate) delivered_freezes: WorkList,
+    pub(crate) delivered_freezes: Unacknowledged<Freeze>,
     /// The process is frozen: synchronous calls fail, one-way calls wait.
     pub(crate) frozen: bool,
+    /// What the freeze notifications of this process say: counts the times that it was frozen or thawed.
+    pub(crate) freeze_epoch: u64,
+    /// The state that was last told.
+    pub(crate) frozen_told: bool,
+    /// `BINDER_FREEZE`s that wait for transactions to end.
+    pub(crate) freezing: u32,
     /// A synchronous call came since it was frozen.
     pub(crate) sync_received: bool,
     /// A one-way call came since it was frozen.
@@ -197,8 +216,14 @@ pub(crate) struct ProcessInner {
     pub(crate) outstanding: usize,
     /// The process wants to be told when it is suspected of flooding others with one-way calls.
     pub(crate) spam_detection: bool,
-    /// Some thread polls.
+    /// Some thread polled.
     pub(crate) polled: bool,
+    /// Threads that wait for a reply or work on a call.
+    pub(crate) busy_threads: u32,
+    /// Threads with `LOOPER_POLL`.
+    pub(crate) polling_threads: u32,
+    /// Those of them that may take any work.
+    pub(crate) free_polling_threads: u32,
 }
 
 /// The list that [`ProcessInner::idle`] is; a thread is on no other with this number.
@@ -253,7 +278,7 @@ impl Thread {
                 looper: 0,
                 dead: false,
                 stack: None,
-                work: List::new(),
+                work: WorkList::new(),
                 has_work: false,
                 reply_error: None,
                 extended_error: ExtendedError {
@@ -261,6 +286,7 @@ impl Thread {
                     command: BR_OK,
                     param: 0,
                 },
+                tally: Tally::default(),
             },
         );
         let process = process.clone();
@@ -311,6 +337,16 @@ pub(crate) struct ThreadInner {
     pub(crate) reply_error: Option<u32>,
     /// What the last transaction came to.
     pub(crate) extended_error: ExtendedError,
+    /// What the process counts of this thread.
+    pub(crate) tally: Tally,
+}
+
+/// Whether a thread is one of [`ProcessInner::busy_threads`] and so on.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) busy: bool,
+    pub(crate) polling: bool,
+    pub(crate) free_polling: bool,
 }
 
 /// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
@@ -331,6 +367,7 @@ pub(crate) struct Code {
     pub(crate) kind: CodeKind,
     /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
     pub(crate) code: Atomic<u32>,
+    pub(crate) home: Home,
     _counted: Option<CountedComplete>,
 }
 
@@ -350,6 +387,7 @@ impl Code {
         Self {
             kind,
             code: Atomic::new(BR_TRANSACTION_COMPLETE),
+            home: Home::new(),
             _counted: (kind == CodeKind::Complete).then(CountedComplete::new),
         }
     }
@@ -370,6 +408,7 @@ pub(crate) struct Node {
     /// `FLAT_BINDER_FLAG_*`, as of its first appearance.
     pub(crate) flags: u32,
     pub(crate) owner: Arc<Process>,
+    pub(crate) home: Home,
     pub(crate) inner: LockedBy<NodeInner, ProcessInner>,
     pub(crate) _counted: CountedNode,
 }
@@ -385,7 +424,7 @@ pub(crate) struct NodeInner {
     /// A one-way call to this node is with a thread, or on its way there.
     pub(crate) oneway_active: bool,
     /// The one-way calls behind it.
-    pub(crate) oneway_work: WorkList,
+    pub(crate) oneway: OnewayQueue,
     /// Who wants to know of the owner's death, by the address of the request.
     pub(crate) deaths: RBTree<usize, DeathRef>,
     /// Who wants to know when the owner is frozen, by the address of the request.
@@ -394,13 +433,11 @@ pub(crate) struct NodeInner {
 
 /// One process's names for nodes.
 pub(crate) struct Handles {
-    /// The file was released; no handle is added from then on.
+    /// The file was released. No handle changes from then on.
     pub(crate) closed: bool,
     pub(crate) entries: RBTree<u32, Handle>,
     /// Handles by the address of the node.
     pub(crate) by_node: RBTree<usize, u32>,
-    /// Which handles are taken.
-    pub(crate) ids: IdPool,
 }
 
 /// A process's reference to a node.
@@ -423,13 +460,20 @@ pub(crate) struct Death {
     /// Chosen by the process.
     pub(crate) cookie: u64,
     pub(crate) receiver: Arc<Process>,
+    pub(crate) home: Home,
     /// Guarded by [`Process::inner`] of the receiver.
-    pub(crate) phase: LockedBy<DeathPhase, ProcessInner>,
+    pub(crate) state: LockedBy<DeathState, ProcessInner>,
     pub(crate) _counted: CountedDeath,
 }
 
 /// A counted reference to a [`Death`].
 pub(crate) type DeathRef = Arc<Queued<Death>>;
+
+/// The guarded part of a [`Death`].
+pub(crate) struct DeathState {
+    pub(crate) phase: DeathPhase,
+    pub(crate) place: Place<Death>,
+}
 
 /// How far a [`Death`] has got.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -451,6 +495,7 @@ pub(crate) struct Freeze {
     /// Chosen by the process.
     pub(crate) cookie: u64,
     pub(crate) receiver: Arc<Process>,
+    pub(crate) home: Home,
     /// Guarded by [`Process::inner`] of the receiver.
     pub(crate) state: LockedBy<FreezeState, ProcessInner>,
     pub(crate) _counted: CountedFreeze,
@@ -463,8 +508,9 @@ pub(crate) type FreezeRef = Arc<Queued<Freeze>>;
 pub(crate) struct FreezeState {
     /// What is to be told.
     pub(crate) frozen: bool,
-    /// Something was told and not yet acknowledged.
-    pub(crate) sent: bool,
+    /// [`ProcessInner::freeze_epoch`] of the node's owner when that was so; 0 if nothing is known yet.
+    pub(crate) epoch: u64,
+    pub(crate) place: Place<Freeze>,
     /// When it is acknowledged, there is something new to tell.
     pub(crate) resend: bool,
     /// The request was cleared: that is what is to be told.
@@ -475,6 +521,12 @@ pub(crate) struct FreezeState {
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
 pub(crate) struct StrongNode(pub(crate) NodeRef);
+
+/// A local count on a node, strong or weak, given back when dropped.
+pub(crate) struct LocalNode {
+    pub(crate) node: NodeRef,
+    pub(crate) strong: bool,
+}
 
 /// A buffer in a process's mapping.
 ///
@@ -523,13 +575,8 @@ pub(crate) struct SentFile {
 
 /// A reference that an object in a buffer holds in the name of the receiver.
 pub(crate) enum ObjectRef {
-    /// The receiver's own node, with a local count.
-    Node {
-        /// The node.
-        node: NodeRef,
-        /// Which count.
-        strong: bool,
-    },
+    /// The receiver's own node.
+    Node(LocalNode),
     /// A handle of the receiver's.
     Handle {
         /// The handle.
@@ -589,7 +636,16 @@ pub(crate) struct Receiver {
 }
 
 /// Something that a read hands to user space.
-pub(crate) trait Work: Send + Sync {
+///
+/// # Safety
+///
+/// [`Work::home`] must return the same [`Home`], or none, as long as the value lives, and no other value may return it.
+pub(crate) unsafe trait Work: Send + Sync {
+    /// Where the value says on which list it stands. Only a value that has this can be taken out of the middle of a list.
+    fn home(&self) -> Option<&Home> {
+        None
+    }
+
     /// Hands it out. It was just taken off its list, and the lock of the list is still held.
     ///
     /// # Errors
@@ -610,21 +666,6 @@ pub(crate) trait Work: Send + Sync {
 
     /// Whether this is a transaction.
     fn is_transaction(&self) -> bool {
-        false
-    }
-
-    /// For something that is told and then acknowledged: the cookie it is acknowledged with.
-    fn cookie(&self) -> Option<u64> {
-        None
-    }
-
-    /// It was acknowledged; returns whether there is more to tell. Under [`Process::inner`] of the process it was told.
-    fn clear_after_acknowledgement(&self, _inner: &mut ProcessInner) -> bool {
-        false
-    }
-
-    /// Whether `newer` makes this one-way call pointless.
-    fn superseded_by(&self, _newer: &Transaction) -> bool {
         false
     }
 }
@@ -662,8 +703,113 @@ pub(crate) struct Queued<T: ?Sized> {
     value: T,
 }
 
+/// The list that a value stands on, so that the value is taken off it without a search.
+///
+/// # Invariants
+///
+/// The id of the list that the value stands on; 0 while it stands on none. It changes together with that, under the
+/// exclusive borrow of the list.
+pub(crate) struct Home(Atomic<u64>);
+
+impl Home {
+    /// Of a value that never was on a list.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(0))
+    }
+}
+
 /// Work, in the order in which it is to be done.
-pub(crate) type WorkList = List<Queued<dyn Work>>;
+///
+/// # Invariants
+///
+/// No two lists have the same `id`, and none has 0.
+pub(crate) struct WorkList {
+    list: List<Queued<dyn Work>>,
+    id: u64,
+}
+
+impl WorkList {
+    /// An empty list.
+    pub(crate) fn new() -> Self {
+        static LAST: Atomic<u64> = Atomic::new(0);
+
+        Self {
+            list: List::new(),
+            // INVARIANT: 64 bits do not run over in the lifetime of a machine.
+            id: LAST.fetch_add(1, Relaxed).wrapping_add(1),
+        }
+    }
+
+    /// Whether there is no work.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Appends work.
+    #[inline]
+    pub(crate) fn push_back<T: Work + 'static>(&mut self, work: WorkArc<T>) {
+        if let Some(home) = work.home() {
+            // INVARIANT: The value is put on this list.
+            home.0.store(self.id, Relaxed);
+        }
+        self.list.push_back(work);
+    }
+
+    /// Appends work of any kind.
+    pub(crate) fn push_back_any(&mut self, work: WorkArc<dyn Work>) {
+        if let Some(home) = work.home() {
+            // INVARIANT: The value is put on this list.
+            home.0.store(self.id, Relaxed);
+        }
+        self.list.push_back(work);
+    }
+
+    /// Takes the first.
+    #[inline]
+    pub(crate) fn pop_front(&mut self) -> Option<WorkArc<dyn Work>> {
+        let work = self.list.pop_front()?;
+        if let Some(home) = work.home() {
+            // INVARIANT: The value was just taken off.
+            home.0.store(0, Relaxed);
+        }
+        Some(work)
+    }
+
+    /// Whether the first is a transaction.
+    pub(crate) fn starts_with_transaction(&self) -> bool {
+        self.list
+            .iter()
+            .next()
+            .is_some_and(|work| work.is_transaction())
+    }
+
+    /// All of it, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, Queued<dyn Work>>> {
+        self.list.iter()
+    }
+
+    /// Takes `item` off this list, if it stands on it. Takes the same time however long the list is.
+    ///
+    /// What has no [`Work::home`] is not found.
+    pub(crate) fn remove<T: Work + 'static>(
+        &mut self,
+        item: &Arc<Queued<T>>,
+    ) -> Option<WorkArc<dyn Work>> {
+        let home = item.home()?;
+        if home.0.load(Relaxed) != self.id {
+            return None;
+        }
+        let entry: &Queued<dyn Work> = &**item;
+        // SAFETY: By the invariant of `Home`, which is the value's own as `Work` promises, the value stands on the list
+        // with this id. By the invariant of `WorkList` that is this one, and it stays there as this list is borrowed
+        // exclusively.
+        let removed = unsafe { self.list.remove(entry) };
+        // INVARIANT: The value was just taken off.
+        home.0.store(0, Relaxed);
+        removed
+    }
+}
 
 /// The right to put a value on a work list.
 pub(crate) type WorkArc<T> = ListArc<Queued<T>>;

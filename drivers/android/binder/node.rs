@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! Nodes: what a process offers to others.
 //!
 //! The counting is in [`counts`](crate::counts); this is when it happens, and how the owner hears of it.
 
 use kernel::{
-    list::List,
     prelude::*,
     rbtree::{
         RBTree,
@@ -31,8 +30,10 @@ use crate::{
     helpers::next_debug_id,
     model::{
         Delivered,
+        Home,
         InnerGuard,
         Listed,
+        LocalNode,
         Node,
         NodeInner,
         NodeRef,
@@ -44,8 +45,8 @@ use crate::{
         Thread,
         Work, //
     },
-    stats::CountedNode,
-    work::remove_from, //
+    oneway::OnewayQueue,
+    stats::CountedNode, //
 };
 
 impl Node {
@@ -88,11 +89,13 @@ fn unqueue(node: &NodeRef, inner: &mut ProcessInner) {
     if node.to_queue().is_some() {
         return;
     }
+    // The caller has a reference, so what is dropped here is not the last.
     match node.state(inner).queued_for {
-        None => drop(remove_from(&mut inner.work, node)),
+        None => drop(inner.work.remove(node)),
         Some(id) => {
+            // A thread stays in the table until all of its work is done or given up.
             if let Some(thread) = inner.threads.get(&id).cloned() {
-                drop(remove_from(&mut thread.state(inner).work, node));
+                drop(thread.unqueue(inner, node));
             }
         }
     }
@@ -143,13 +146,14 @@ impl Process {
             cookie,
             flags,
             owner: self.clone(),
+            home: Home::new(),
             inner: LockedBy::new(
                 &self.inner,
                 NodeInner {
                     counts: Counts::default(),
                     queued_for: None,
                     oneway_active: false,
-                    oneway_work: List::new(),
+                    oneway: OnewayQueue::new(),
                     deaths: RBTree::new(),
                     freezes: RBTree::new(),
                 },
@@ -234,20 +238,33 @@ pub(crate) fn uncount_handle(node: &NodeRef, strong: bool, gone: bool) {
     }
 }
 
-/// Counts a local reference: the owner gets its own node in a buffer.
-///
-/// # Errors
-///
-/// `EINVAL` if it is a weak one and the owner does not know of the node.
-pub(crate) fn count_local(node: &NodeRef, strong: bool) -> Result {
+/// Whether the owner of `node`, to which the node is sent back weakly, knows of the node or is about to.
+pub(crate) fn owner_knows(node: &NodeRef) -> bool {
     let mut inner = node.owner.inner.lock();
     let queued = node.to_queue().is_none();
-    let counts = &mut node.state(&mut inner).counts;
-    if !strong && !queued && !counts.can_add_handle(false) {
-        return Err(EINVAL);
+    queued || node.state(&mut inner).counts.can_add_handle(false)
+}
+
+impl LocalNode {
+    /// Counts a local reference on `node`.
+    ///
+    /// The evidence that the node is held at this moment is `_held`: the guard of the lock that keeps what holds it,
+    /// which is a handle.
+    pub(crate) fn new<G>(node: &NodeRef, strong: bool, _held: &G) -> Self {
+        let mut inner = node.owner.inner.lock();
+        node.state(&mut inner).counts.add_local(strong);
+        drop(inner);
+        Self {
+            node: node.clone(),
+            strong,
+        }
     }
-    counts.add_local(strong);
-    Ok(())
+}
+
+impl Drop for LocalNode {
+    fn drop(&mut self) {
+        uncount_local(&self.node, self.strong);
+    }
 }
 
 /// Gives a local reference back.
@@ -259,12 +276,15 @@ pub(crate) fn uncount_local(node: &NodeRef, strong: bool) {
 }
 
 impl StrongNode {
-    /// Holds on to `node`, which somebody else holds strongly at the moment.
+    /// Holds on to `node`.
+    ///
+    /// The evidence that the node is held strongly at this moment is `_held`: the guard of the lock that keeps what
+    /// holds it, which is a handle or the context.
     ///
     /// # Errors
     ///
     /// `ESRCH` if its owner is dead.
-    pub(crate) fn new(node: NodeRef) -> Result<Self> {
+    pub(crate) fn new<G>(node: NodeRef, _held: &G) -> Result<Self> {
         let mut inner = node.owner.inner.lock();
         if inner.dead {
             return Err(ESRCH);
@@ -282,7 +302,7 @@ impl StrongNode {
             return;
         }
         let state = node.state(&mut inner);
-        match state.oneway_work.pop_front() {
+        match state.oneway.pop_front() {
             Some(work) => node.owner.push_again(&mut inner, work),
             None => state.oneway_active = false,
         }
@@ -324,7 +344,13 @@ impl Process {
     }
 }
 
-impl Work for Node {
+#[expect(unsafe_code)]
+// SAFETY: A node has one home, which is its own.
+unsafe impl Work for Node {
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+
     fn deliver(
         self: Arc<Queued<Self>>,
         _thread: &Arc<Thread>,

@@ -50,13 +50,14 @@ use crate::{
     lsm,
     model::{
         Buffer,
+        LocalNode,
         NodeRef,
         ObjectRef,
         Process,
         SentFile,
         Thread, //
     },
-    node::count_local, //
+    node::owner_knows, //
 };
 
 mod fixups;
@@ -278,14 +279,15 @@ impl<'a> Filler<'a> {
             result
         } else {
             let strong = object.kind == BINDER_TYPE_HANDLE;
-            let node = sender
-                .node_of_handle(object.handle(), strong)
+            // Held from now on: what another thread does with the handle meanwhile changes nothing.
+            let local = sender
+                .local_node(object.handle(), strong)
                 .map_err(|e| (e, "no such handle"))?;
             may_transfer(sender, &receiver)?;
-            if Arc::ptr_eq(&node.owner, &receiver) {
-                self.give_node(node, strong, object)
+            if Arc::ptr_eq(&local.node.owner, &receiver) {
+                self.give_node(local, object)
             } else {
-                self.give_handle(&node, strong, object, None)
+                self.give_handle(&local.node, strong, object, None)
             }
         }
     }
@@ -315,15 +317,13 @@ impl<'a> Filler<'a> {
     }
 
     /// The receiver gets its own node back.
-    fn give_node(
-        &mut self,
-        node: NodeRef,
-        strong: bool,
-        object: &FlatObject,
-    ) -> Result<FlatObject, Refused> {
-        count_local(&node, strong).map_err(|e| (e, "weak reference to a node its owner forgot"))?;
+    fn give_node(&mut self, local: LocalNode, object: &FlatObject) -> Result<FlatObject, Refused> {
+        let node = &local.node;
+        if !local.strong && !owner_knows(node) {
+            return invalid("weak reference to a node its owner forgot");
+        }
         let translated = FlatObject {
-            kind: if strong {
+            kind: if local.strong {
                 BINDER_TYPE_BINDER
             } else {
                 BINDER_TYPE_WEAK_BINDER
@@ -333,7 +333,7 @@ impl<'a> Filler<'a> {
             cookie: node.cookie,
         };
         self.buffer
-            .add_object(ObjectRef::Node { node, strong })
+            .add_object(ObjectRef::Node(local))
             .map_err(|e| (e, "out of memory"))?;
         Ok(translated)
     }

@@ -6,7 +6,7 @@
 use kernel::{
     cred::Credential,
     list::List,
-    new_condvar, new_mutex, new_spinlock,
+    new_condvar, new_spinlock,
     prelude::*,
     rbtree::{
         RBTree,
@@ -30,13 +30,15 @@ use crate::{
     model::{
         Context,
         Handles,
+        NodeRef,
         Process,
         ProcessInner,
         Thread,
-        LOOPER_POLL,
+        WorkList,
         LOOPER_WAITING, //
     },
     nice,
+    numbers::Numbers,
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
@@ -45,6 +47,7 @@ use crate::{
         CountedProcess,
         Traffic, //
     },
+    unacknowledged::Unacknowledged,
     wait::PollQueue, //
 };
 
@@ -65,25 +68,33 @@ impl Process {
                 pid,
                 cred,
                 pages,
-                handles <- new_mutex!(Handles::new(), "Process::handles"),
+                handles <- new_spinlock!(Handles::new(), "Process::handles"),
+                numbers <- Numbers::new(),
                 inner <- new_spinlock!(
                     ProcessInner {
                         dead: false,
                         threads: RBTree::new(),
                         idle: List::new(),
-                        work: List::new(),
+                        work: WorkList::new(),
                         nodes: RBTree::new(),
                         max_threads: 0,
                         requested_threads: 0,
                         started_threads: 0,
-                        delivered_deaths: List::new(),
-                        delivered_freezes: List::new(),
+                        delivered_deaths: Unacknowledged::new(),
+                        delivered_freezes: Unacknowledged::new(),
                         frozen: false,
+                        // Above what a notification begins with.
+                        freeze_epoch: 1,
+                        frozen_told: false,
+                        freezing: 0,
                         sync_received: false,
                         oneway_received: false,
                         outstanding: 0,
                         spam_detection: false,
                         polled: false,
+                        busy_threads: 0,
+                        polling_threads: 0,
+                        free_polling_threads: 0,
                     },
                     "Process::inner"
                 ),
@@ -186,8 +197,8 @@ impl Process {
                 Ok(())
             }
             BINDER_THREAD_EXIT => {
-                let removed = self.inner.lock().threads.remove_node(&thread.id);
                 thread.release();
+                let removed = self.inner.lock().threads.remove_node(&thread.id);
                 drop(removed);
                 Ok(())
             }
@@ -277,10 +288,7 @@ impl Process {
         if !Arc::ptr_eq(&manager.owner, self) {
             return Err(EPERM);
         }
-        let node = self.node_of_handle(asked.handle, true)?;
-        let mut inner = node.owner.inner.lock();
-        let (strong, weak) = node.state(&mut inner).counts.totals();
-        drop(inner);
+        let (strong, weak) = self.totals_of_handle(asked.handle)?;
         Ok(NodeInfoForRef {
             handle: asked.handle,
             strong_count: strong.try_into().unwrap_or(u32::MAX),
@@ -357,7 +365,7 @@ impl Process {
         let thread = self.current_thread()?;
         let mut inner = self.inner.lock();
         inner.polled = true;
-        thread.state(&mut inner).looper |= LOOPER_POLL;
+        thread.set_polling(&mut inner, true);
         let takes_any = thread.takes_any_work(&mut inner);
         let ready = thread.is_ready(&mut inner, takes_any);
         drop(inner);
@@ -366,23 +374,36 @@ impl Process {
 
     /// A descriptor of the file was closed: threads that wait return to user space.
     pub(crate) fn flush(&self) {
-        let mut inner = self.inner.lock();
-        // The tree is put back before the lock is dropped.
-        let threads = core::mem::take(&mut inner.threads);
-        for thread in threads.values() {
-            thread.need_return.store(true, Relaxed);
-            if thread.state(&mut inner).looper & LOOPER_WAITING != 0 {
-                thread.wake(&mut inner, false);
+        /// Threads that are looked at before the lock is dropped for a moment.
+        const BATCH: usize = 32;
+
+        let mut from = Some(i32::MIN);
+        while let Some(mut next) = from {
+            let mut inner = self.inner.lock();
+            for _ in 0..BATCH {
+                let Some(cursor) = inner.threads.cursor_lower_bound(&next) else {
+                    return;
+                };
+                // The table has another reference.
+                let thread = cursor.current().1.clone();
+                thread.need_return.store(true, Relaxed);
+                if thread.state(&mut inner).looper & LOOPER_WAITING != 0 {
+                    thread.wake(&mut inner, false);
+                }
+                from = thread.id.checked_add(1);
+                let Some(id) = from else { return };
+                next = id;
             }
         }
-        inner.threads = threads;
     }
 
-    /// The file is gone: nobody is in the driver for it any more, and nobody will be.
+    /// The file is gone: no thread is in the driver for it any more, and none will be.
     ///
-    /// Whatever others expect of this process is answered, and everything it holds is given back.
+    /// What others expect of this process is answered, and everything it holds is given back.
     pub(crate) fn release(self: &Arc<Self>) {
         self.context.unset_manager(self);
+        // What buffers refer to need not be given back one by one: all of it goes with the handles.
+        self.seal_handles();
 
         let mut inner = self.inner.lock();
         inner.dead = true;
@@ -393,29 +414,33 @@ impl Process {
         }
         drop(threads);
 
-        self.release_nodes();
-        // Before what was not read: owners hear of it handle by handle.
+        let nodes = self.release_nodes();
         self.close_handles();
-
+        for node in nodes.values() {
+            loop {
+                let mut inner = self.inner.lock();
+                let work = node.state(&mut inner).oneway.pop_front();
+                drop(inner);
+                let Some(work) = work else { break };
+                work.into_arc().cancel();
+            }
+        }
+        drop(nodes);
         loop {
-            let mut inner = self.inner.lock();
-            let work = inner
-                .work
-                .pop_front()
-                .or_else(|| inner.delivered_deaths.pop_front())
-                .or_else(|| inner.delivered_freezes.pop_front());
-            drop(inner);
+            let work = self.inner.lock().work.pop_front();
             let Some(work) = work else { break };
             work.into_arc().cancel();
         }
+        self.forget_delivered_deaths();
+        self.forget_delivered_freezes();
 
         self.release_buffers();
         registry::remove(self);
         stats::DEPARTED.add(&self.traffic);
     }
 
-    /// Nobody answers for the nodes any more.
-    fn release_nodes(&self) {
+    /// The nodes have no owner any more; returns them, with the one-way transactions that wait for them.
+    fn release_nodes(&self) -> RBTree<u64, NodeRef> {
         let mut inner = self.inner.lock();
         let nodes = core::mem::take(&mut inner.nodes);
         drop(inner);
@@ -423,7 +448,6 @@ impl Process {
             let mut inner = self.inner.lock();
             let state = node.state(&mut inner);
             state.counts.forget_owner();
-            let mut oneway_work = core::mem::replace(&mut state.oneway_work, List::new());
             let deaths = core::mem::take(&mut state.deaths);
             let freezes = core::mem::take(&mut state.freezes);
             drop(inner);
@@ -431,9 +455,7 @@ impl Process {
             for request in deaths.values() {
                 death::announce(request);
             }
-            while let Some(work) = oneway_work.pop_front() {
-                work.into_arc().cancel();
-            }
         }
+        nodes
     }
 }

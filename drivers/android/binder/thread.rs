@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! What one thread does in the driver: carry out the commands in its write buffer, and read what there is for it.
 
 use kernel::{
-    list::{
-        List,
-        ListArc, //
-    },
+    list::ListArc,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -27,6 +24,7 @@ use crate::{
         Code,
         CodeKind,
         Delivered,
+        Home,
         InnerGuard,
         Listed,
         NodeRef,
@@ -54,7 +52,13 @@ const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
 /// The longest command with its argument.
 const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
 
-impl Work for Code {
+#[expect(unsafe_code)]
+// SAFETY: A code has one home, which is its own.
+unsafe impl Work for Code {
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+
     fn deliver(
         self: Arc<Queued<Self>>,
         thread: &Arc<Thread>,
@@ -377,11 +381,7 @@ impl Thread {
         takes_any: bool,
     ) -> Result {
         while out.room() >= ROOM_FOR_ANY {
-            let state = self.state(&mut inner);
-            let mut work = state.work.pop_front();
-            if state.work.is_empty() {
-                state.has_work = false;
-            }
+            let mut work = self.pop(&mut inner);
             if work.is_none() && takes_any {
                 work = inner.work.pop_front();
             }
@@ -465,25 +465,25 @@ impl Thread {
         }
     }
 
-    /// The thread leaves the driver: whoever waits for it is told, and what it had to do is given up.
+    /// The thread leaves the driver: what waits for it is told, and what it had to do is given up.
     ///
-    /// The caller has taken it out of the process's table.
+    /// It stays in the process's table, from which the caller takes it then: as long as it has work, that is to be found.
     pub(crate) fn release(self: &Arc<Self>) {
         let mut inner = self.process.inner.lock();
         let state = self.state(&mut inner);
         state.dead = true;
         let polls = state.looper & LOOPER_POLL != 0;
+        self.set_polling(&mut inner, false);
         drop(inner);
         if polls {
-            // Whoever watches the file is to look again: for a thread it does not know, there is something to read.
+            // What watches the file is to look again: for a thread it does not know, there is something to read.
             self.process.poll.wake();
         }
         self.set_exited();
         transaction::abandon_stack(self);
-        let mut inner = self.process.inner.lock();
-        let mut work = core::mem::replace(&mut self.state(&mut inner).work, List::new());
-        drop(inner);
-        while let Some(work) = work.pop_front() {
+        loop {
+            let work = self.pop(&mut self.process.inner.lock());
+            let Some(work) = work else { break };
             work.into_arc().cancel();
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! One call on its way, and its reply.
 //!
@@ -58,6 +58,10 @@ use crate::{
         Work, //
     },
     nice,
+    oneway::{
+        UpdateKind,
+        UpdateSlots, //
+    },
     outgoing::{
         dead,
         failed,
@@ -70,10 +74,6 @@ use crate::{
     sums::increment,
     trace,
     transaction_log::Kind,
-    work::{
-        remove_from,
-        take_if, //
-    },
 };
 
 impl Transaction {
@@ -102,6 +102,15 @@ impl Transaction {
 
     fn receiver<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut Receiver {
         self.receiver.access_mut(inner)
+    }
+
+    /// What a later update has to be like to take the place of this one.
+    fn update_kind(&self) -> UpdateKind {
+        UpdateKind {
+            code: self.code,
+            flags: self.flags,
+            sender_pid: self.sender_pid,
+        }
     }
 }
 
@@ -261,6 +270,11 @@ fn call_oneway(
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
+    let slots = if transaction.flags & TF_UPDATE_TXN != 0 {
+        Some(UpdateSlots::new().map_err(|e| failed(e, "out of memory"))?)
+    } else {
+        None
+    };
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
     record.traced(outgoing.message);
 
@@ -277,12 +291,16 @@ fn call_oneway(
     let mut superseded = None;
     let waits = core::mem::replace(&mut state.oneway_active, true);
     if waits {
-        if is_frozen && transaction.flags & TF_UPDATE_TXN != 0 {
-            superseded = take_if(&mut state.oneway_work, |old| {
-                old.superseded_by(&transaction)
-            });
+        match slots {
+            Some(slots) => {
+                let kind = transaction.update_kind();
+                if is_frozen {
+                    superseded = state.oneway.take_update(kind);
+                }
+                state.oneway.push_update(kind, work, slots);
+            }
+            None => state.oneway.push_back(work),
         }
-        state.oneway_work.push_back(work);
         transaction.count(&mut inner);
         if superseded.is_some() {
             target.transaction_ended(&mut inner);
@@ -313,12 +331,7 @@ fn place_call(
 ) -> Result<(Option<TransactionRef>, Option<Arc<Thread>>), Failure> {
     let mut inner = thread.process.inner.lock();
     let state = thread.state(&mut inner);
-    if state
-        .work
-        .cursor_front()
-        .peek_next()
-        .is_some_and(|work| work.arc().is_transaction())
-    {
+    if state.work.starts_with_transaction() {
         return Err(failed(eproto(), "a transaction waits to be read"));
     }
     let Some(parent) = state.stack.clone() else {
@@ -369,7 +382,7 @@ fn call_and_wait(
     let mut inner = thread.process.inner.lock();
     thread.push_deferred(&mut inner, complete);
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
-    let below = thread.state(&mut inner).stack.replace(transaction.clone());
+    let below = thread.set_stack(&mut inner, Some(transaction.clone()));
     drop(inner);
     // That was `parent`.
     drop(below);
@@ -389,9 +402,8 @@ fn call_and_wait(
     drop(inner);
 
     let mut inner = thread.process.inner.lock();
-    let state = thread.state(&mut inner);
-    let removed = remove_from(&mut state.work, &complete_arc);
-    let popped = core::mem::replace(&mut state.stack, parent);
+    let removed = thread.unqueue(&mut inner, &complete_arc);
+    let popped = thread.set_stack(&mut inner, parent);
     drop(inner);
     drop(removed);
     drop(popped);
@@ -423,7 +435,7 @@ fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
     let handler = receiver.thread.take();
     let parent = receiver.parent.take();
     let saved_nice = receiver.saved_nice;
-    let popped = core::mem::replace(&mut thread.state(&mut inner).stack, parent);
+    let popped = thread.set_stack(&mut inner, parent);
     drop(inner);
     drop((handler, popped));
     nice::set(i32::from(saved_nice));
@@ -498,15 +510,12 @@ fn reply_to(
     if inner.dead || !is_top(&mut inner) {
         drop(inner);
         let mut inner = thread.process.inner.lock();
-        let removed = remove_from(&mut thread.state(&mut inner).work, &complete_arc);
+        let removed = thread.unqueue(&mut inner, &complete_arc);
         drop(inner);
         drop(removed);
         return Err(tell(dead("caller is dead")));
     }
-    let popped = core::mem::replace(
-        &mut caller.state(&mut inner).stack,
-        call.from_parent.clone(),
-    );
+    let popped = caller.set_stack(&mut inner, call.from_parent.clone());
     transaction.count(&mut inner);
     caller.push(&mut inner, work, true);
     drop(inner);
@@ -526,8 +535,7 @@ pub(crate) fn fail_call(call: TransactionRef, code: u32) {
                     .stack
                     .as_ref()
                     .is_some_and(|top| Arc::ptr_eq(top, &call));
-                let popped =
-                    waits.then(|| core::mem::replace(&mut state.stack, call.from_parent.clone()));
+                let popped = waits.then(|| from.set_stack(&mut inner, call.from_parent.clone()));
                 from.push_reply_error(&mut inner, code);
                 drop(inner);
                 drop(popped);
@@ -596,7 +604,9 @@ impl Transaction {
     }
 }
 
-impl Work for Transaction {
+#[expect(unsafe_code)]
+// SAFETY: A transaction has no home.
+unsafe impl Work for Transaction {
     fn deliver(
         self: Arc<Queued<Self>>,
         thread: &Arc<Thread>,
@@ -610,7 +620,7 @@ impl Work for Transaction {
         };
         buffer.submitted();
         if self.is_call() {
-            let below = thread.state(&mut inner).stack.replace(self.clone());
+            let below = thread.set_stack(&mut inner, Some(self.clone()));
             let receiver = self.receiver(&mut inner);
             receiver.thread = Some(thread.clone());
             receiver.parent = below;
@@ -686,13 +696,6 @@ impl Work for Transaction {
     fn is_transaction(&self) -> bool {
         true
     }
-
-    fn superseded_by(&self, newer: &Transaction) -> bool {
-        self.flags & TF_UPDATE_TXN != 0
-            && self.flags == newer.flags
-            && self.code == newer.code
-            && self.sender_pid == newer.sender_pid
-    }
 }
 
 impl Transaction {
@@ -738,7 +741,7 @@ pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
         } else {
             (None, transaction.from_parent.clone())
         };
-        let popped = core::mem::replace(&mut thread.state(&mut inner).stack, parent);
+        let popped = thread.set_stack(&mut inner, parent);
         drop(inner);
         drop((handler, popped));
         // A call further down is told when the one above it ends, which is somebody else's to answer.

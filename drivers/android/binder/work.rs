@@ -16,11 +16,12 @@ use crate::model::{
     Process,
     ProcessInner,
     Queued,
+    Tally,
     Thread,
     ThreadInner,
+    TransactionRef,
     Work,
     WorkArc,
-    WorkList,
     LOOPER_ENTERED,
     LOOPER_POLL,
     LOOPER_REGISTERED, //
@@ -33,6 +34,85 @@ impl Thread {
         self.inner.access_mut(inner)
     }
 
+    /// Brings the process's counts of its threads up to date with this one, whose state has changed.
+    fn recount(&self, inner: &mut ProcessInner) {
+        let state = self.state(inner);
+        let polling = state.looper & LOOPER_POLL != 0;
+        let now = Tally {
+            busy: state.stack.is_some(),
+            polling,
+            free_polling: polling && state.takes_any_work(),
+        };
+        let before = core::mem::replace(&mut state.tally, now);
+        let change = |count: &mut u32, before: bool, now: bool| {
+            // A thread is taken off only where it was counted.
+            *count = count
+                .wrapping_add(u32::from(now))
+                .wrapping_sub(u32::from(before));
+        };
+        change(&mut inner.busy_threads, before.busy, now.busy);
+        change(&mut inner.polling_threads, before.polling, now.polling);
+        change(
+            &mut inner.free_polling_threads,
+            before.free_polling,
+            now.free_polling,
+        );
+    }
+
+    /// The thread polls from now on, or has stopped for good.
+    pub(crate) fn set_polling(&self, inner: &mut ProcessInner, polling: bool) {
+        let state = self.state(inner);
+        if polling {
+            state.looper |= LOOPER_POLL;
+        } else {
+            state.looper &= !LOOPER_POLL;
+        }
+        self.recount(inner);
+    }
+
+    /// Makes `stack` the innermost of the calls that the thread waits for or works on; returns what was that before.
+    /// It is dropped after the lock.
+    #[must_use]
+    pub(crate) fn set_stack(
+        &self,
+        inner: &mut ProcessInner,
+        stack: Option<TransactionRef>,
+    ) -> Option<TransactionRef> {
+        let before = core::mem::replace(&mut self.state(inner).stack, stack);
+        self.recount(inner);
+        before
+    }
+
+    /// The work of a thread that polls has changed.
+    fn work_changed(&self, inner: &mut ProcessInner) {
+        if self.state(inner).looper & LOOPER_POLL != 0 {
+            self.recount(inner);
+        }
+    }
+
+    /// Takes the first work that is for this thread alone.
+    #[inline]
+    pub(crate) fn pop(&self, inner: &mut ProcessInner) -> Option<WorkArc<dyn Work>> {
+        let state = self.state(inner);
+        let work = state.work.pop_front();
+        if state.work.is_empty() {
+            state.has_work = false;
+        }
+        self.work_changed(inner);
+        work
+    }
+
+    /// Takes `item` off this thread's work, if it is there.
+    pub(crate) fn unqueue<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        item: &Arc<Queued<T>>,
+    ) -> Option<WorkArc<dyn Work>> {
+        let removed = self.state(inner).work.remove(item);
+        self.work_changed(inner);
+        removed
+    }
+
     /// Queues work for this thread and wakes it.
     pub(crate) fn push<T: Work + 'static>(
         &self,
@@ -43,6 +123,7 @@ impl Thread {
         let state = self.state(inner);
         state.work.push_back(work);
         state.has_work = true;
+        self.work_changed(inner);
         self.wake(inner, sync);
     }
 
@@ -53,6 +134,7 @@ impl Thread {
         work: WorkArc<T>,
     ) {
         self.state(inner).work.push_back(work);
+        self.work_changed(inner);
     }
 
     /// Queues work that this thread, which is the current one, will see in its next read.
@@ -66,19 +148,23 @@ impl Thread {
     fn has_own(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
         let had = core::mem::replace(&mut state.has_work, true);
-        if !had && state.looper & LOOPER_POLL != 0 {
+        self.work_changed(inner);
+        if !had && self.state(inner).looper & LOOPER_POLL != 0 {
             self.process.poll.wake();
         }
     }
 
     /// Queues work for this thread, which is the current one, if it is a looper, and for any thread if not.
-    pub(crate) fn push_own_or_any(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
+    pub(crate) fn push_own_or_any<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+    ) {
         let state = self.state(inner);
         if state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0 {
-            state.work.push_back(work);
-            self.has_own(inner);
+            self.push_own(inner, work);
         } else {
-            self.process.push_again(inner, work);
+            self.process.push(inner, work);
         }
     }
 
@@ -174,7 +260,7 @@ impl Process {
 
     /// Queues work of any kind that was queued before, for an idle thread or for any.
     pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
-        inner.work.push_back(work);
+        inner.work.push_back_any(work);
         self.wake_one(inner);
     }
 
@@ -190,53 +276,8 @@ impl Process {
     /// No thread sleeps that could take the work; some may poll. As long as all of those have other things to do they
     /// are left alone, as the C driver does. Where those that polled are gone, somebody may still watch the file.
     fn poll_if_polled(&self, inner: &ProcessInner) {
-        if !inner.polled {
-            return;
-        }
-        let mut polling = inner
-            .threads
-            .values()
-            .map(|thread| thread.inner.access(inner))
-            .filter(|state| state.looper & LOOPER_POLL != 0)
-            .peekable();
-        if polling.peek().is_none() || polling.any(ThreadInner::takes_any_work) {
+        if inner.polled && (inner.polling_threads == 0 || inner.free_polling_threads != 0) {
             self.poll.wake();
         }
     }
-}
-
-/// Takes `item` off `list`, wherever in it it stands. Takes time in proportion to the list.
-pub(crate) fn remove_from<T>(
-    list: &mut WorkList,
-    item: &Arc<Queued<T>>,
-) -> Option<WorkArc<dyn Work>> {
-    let mut cursor = list.cursor_front();
-    while let Some(next) = cursor.peek_next() {
-        let address: *const Queued<dyn Work> = &*next.arc();
-        if core::ptr::addr_eq(address, Arc::as_ptr(item)) {
-            return Some(next.remove());
-        }
-        cursor.move_next();
-    }
-    None
-}
-
-/// Takes the first item that is acknowledged with `cookie` off `list`. Takes time in proportion to the list.
-pub(crate) fn take_cookie(list: &mut WorkList, cookie: u64) -> Option<WorkArc<dyn Work>> {
-    take_if(list, |work| work.cookie() == Some(cookie))
-}
-
-/// Takes the first item that `wanted` says yes to off `list`. Takes time in proportion to the list.
-pub(crate) fn take_if(
-    list: &mut WorkList,
-    wanted: impl Fn(&dyn Work) -> bool,
-) -> Option<WorkArc<dyn Work>> {
-    let mut cursor = list.cursor_front();
-    while let Some(next) = cursor.peek_next() {
-        if wanted(&**next.arc()) {
-            return Some(next.remove());
-        }
-        cursor.move_next();
-    }
-    None
 }

@@ -30,8 +30,10 @@ use crate::{
         NodeRef,
         Process,
         ProcessInner,
+        Queued,
         Thread,
         TransactionRef,
+        Work,
         WorkList, //
     },
 };
@@ -84,8 +86,12 @@ impl Items {
     }
 
     fn add_list(&mut self, list: &WorkList) {
-        for work in list.iter() {
-            if !self.push(Item::Due(Arc::from(work).listed())) {
+        self.add_all(list.iter().map(Arc::from));
+    }
+
+    fn add_all(&mut self, list: impl Iterator<Item = Arc<Queued<dyn Work>>>) {
+        for work in list {
+            if !self.push(Item::Due(work.listed())) {
                 break;
             }
         }
@@ -357,7 +363,7 @@ impl<'a> Listing<'a> {
                 break;
             };
             let node = cursor.current().1.clone();
-            items.add_list(&node.state(&mut inner).oneway_work);
+            items.add_all(node.state(&mut inner).oneway.iter());
             drop(inner);
             self.note_buffers(items);
             if self.whole || !items.items.is_empty() {
@@ -501,7 +507,7 @@ impl<'a> Listing<'a> {
                 }
                 Item::Due(Listed::Death(death)) => {
                     let inner = death.receiver.inner.lock();
-                    let cleared = *death.phase.access(&inner) == DeathPhase::Clear;
+                    let cleared = death.state.access(&inner).phase == DeathPhase::Clear;
                     drop(inner);
                     self.out.write_str(if cleared {
                         "has cleared death notification"
