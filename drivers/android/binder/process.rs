@@ -34,8 +34,7 @@ use crate::{
         Process,
         ProcessInner,
         Thread,
-        WorkList,
-        LOOPER_WAITING, //
+        WorkList, //
     },
     nice,
     numbers::Numbers,
@@ -379,7 +378,7 @@ impl Process {
 
         let mut from = Some(i32::MIN);
         while let Some(mut next) = from {
-            let mut inner = self.inner.lock();
+            let inner = self.inner.lock();
             for _ in 0..BATCH {
                 let Some(cursor) = inner.threads.cursor_lower_bound(&next) else {
                     return;
@@ -387,9 +386,8 @@ impl Process {
                 // The table has another reference.
                 let thread = cursor.current().1.clone();
                 thread.need_return.store(true, Relaxed);
-                if thread.state(&mut inner).looper & LOOPER_WAITING != 0 {
-                    thread.wake(&mut inner, false);
-                }
+                // Not what watches the file: there is nothing to read.
+                thread.sleeper.wake(false);
                 from = thread.id.checked_add(1);
                 let Some(id) = from else { return };
                 next = id;

@@ -43,6 +43,8 @@ differences! {
     LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.
     DeafEpoll = "deaf-epoll",
+    /// Whether a close of another descriptor is told to an epoll.
+    FlushWatched = "flush-watched",
     /// Whether bytes that were never delivered can be seen.
     UndeliveredPage = "undelivered-page",
     /// Whether a one-way call counts when its own sender is judged.

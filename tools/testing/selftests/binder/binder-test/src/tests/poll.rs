@@ -64,6 +64,9 @@ tests! { Core, "poll":
     epoll_survives_the_end_of_its_thread,
     epoll_survives_close,
     close_elsewhere_makes_a_read_return,
+    close_elsewhere_makes_the_next_read_return,
+    close_elsewhere_is_no_news_for_watchers,
+    close_elsewhere_is_no_news_for_watchers_of_a_thread_in_a_read,
     child_may_talk_on_an_inherited_file,
     child_calls_as_the_user_it_is,
     child_may_not_map_an_inherited_file,
@@ -397,21 +400,82 @@ fn epoll_survives_close(env: &Env) {
     Pair::new(env).check();
 }
 
+/// A read that waits in a thread of its own, which has done something else before.
+fn reading<T: Send + 'static>(
+    binder: &Arc<Binder>,
+    first: impl FnOnce(&Binder) -> T + Send + 'static,
+) -> (std::thread::JoinHandle<(nix::Result<()>, Progress)>, T) {
+    let (say, hear) = std::sync::mpsc::channel();
+    let binder = binder.clone();
+    let reader = std::thread::spawn(move || {
+        assert_eq!(binder.version(), Ok(8));
+        let first = first(&binder);
+        say.send((binder_client::process::thread_id(), first)).expect("somebody listens");
+        binder.write_read(&[], &mut [0; 128])
+    });
+    let (thread, first) = hear.recv().expect("the thread is there");
+    until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
+    (reader, first)
+}
+
+const NOOP_ALONE: (nix::Result<()>, Progress) = (Ok(()), Progress { written: 0, read: 4 });
+
+fn close_a_copy(binder: &Binder) {
+    drop(binder.as_fd().try_clone_to_owned().expect("dup"));
+}
+
 fn close_elsewhere_makes_a_read_return(env: &Env) {
     let binder = Arc::new(Binder::open(&env.device).expect("open"));
-    let (say, hear) = std::sync::mpsc::channel();
-    let other = binder.clone();
-    let reader = std::thread::spawn(move || {
-        assert_eq!(other.version(), Ok(8));
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
-        let mut room = [0; 128];
-        other.write_read(&[], &mut room)
-    });
-    let thread = hear.recv().expect("the thread is there");
-    until_in_ioctl(nix::unistd::getpid().as_raw(), thread);
-    let copy = binder.as_fd().try_clone_to_owned().expect("dup");
-    drop(copy);
-    assert_eq!(reader.join().expect("the thread is well"), (Ok(()), Progress { written: 0, read: 4 }));
+    let (reader, ()) = reading(&binder, |_| ());
+    close_a_copy(&binder);
+    assert_eq!(reader.join().expect("the thread is well"), NOOP_ALONE);
+}
+
+fn close_elsewhere_makes_the_next_read_return(env: &Env) {
+    let mut end = known(End::open(env)).enter();
+    for _ in 0..3 {
+        assert_eq!(now(&end), PollFlags::empty());
+        end.expect(&[]);
+        close_a_copy(end.binder());
+        // A thread may be on its way into a read, so the next read of each does not wait, and poll says so.
+        until(|| now(&end) == READY);
+        assert_eq!(now(&end), READY);
+        assert_eq!(end.binder().write_read(&[], &mut [0; 128]), NOOP_ALONE);
+    }
+}
+
+fn close_elsewhere_is_no_news_for_watchers(env: &Env) {
+    for flags in [EpollFlags::EPOLLIN, EpollFlags::EPOLLIN | EpollFlags::EPOLLET] {
+        let mut pair = Pair::new(env);
+        let epoll = watch(pair.server.binder(), flags);
+        assert_eq!(events(&epoll), []);
+        pair.server.set_blocking(true);
+        // Another thread's read returns; that it has polled itself does not matter.
+        let (reader, _) = reading(pair.server.binder(), |binder| ready(binder, PollTimeout::ZERO));
+        close_a_copy(pair.server.binder());
+        assert_eq!(reader.join().expect("the thread is well"), NOOP_ALONE);
+        assert_eq!(events(&epoll), []);
+        pair.server.set_blocking(false);
+        pair.server.expect(&[]);
+        // It goes on hearing.
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+        assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
+        pair.server.expect_transaction();
+    }
+}
+
+fn close_elsewhere_is_no_news_for_watchers_of_a_thread_in_a_read(env: &Env) {
+    let end = known(End::open(env)).enter();
+    end.set_blocking(true);
+    // Whoever waits in an epoll, the device is watched for the thread that has added it.
+    let (reader, epoll) = reading(end.binder(), |binder| watch(binder, EpollFlags::EPOLLIN));
+    assert_eq!(events(&epoll), []);
+    close_a_copy(end.binder());
+    assert_eq!(reader.join().expect("the thread is well"), NOOP_ALONE);
+    match env.driver(Difference::FlushWatched) {
+        Driver::Ours => assert_eq!(events(&epoll), []),
+        Driver::C => assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]),
+    }
 }
 
 fn child_may_talk_on_an_inherited_file(env: &Env) {
