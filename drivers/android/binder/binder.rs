@@ -39,6 +39,8 @@ mod memcg;
 
 mod numbers;
 
+mod release_queue;
+
 // Memory: pages, their mappings, and taking them back.
 mod rmap;
 
@@ -107,6 +109,8 @@ struct Binder {
     _reports: Option<netlink::Registration>,
     _binderfs: binderfs::Registration,
     _devices: device::Devices,
+    // Waits for processes whose files were closed.
+    _releases: release_queue::Registration,
     _logs: log_file::Directory,
     // Waits for scans, which may hold the last pages of a file.
     _shrinker: shrinker::Registration,
@@ -126,6 +130,8 @@ impl kernel::Module for Binder {
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
         // SAFETY: As above: there is no other.
+        let releases = unsafe { release_queue::Registration::new() }?;
+        // SAFETY: As above: there is no other.
         let reports = unsafe { netlink::Registration::new() };
         let devices = device::Devices::new(module, &mount)?;
         // SAFETY: As above: there is no other.
@@ -139,6 +145,7 @@ impl kernel::Module for Binder {
             _reports: reports.ok(),
             _binderfs: binderfs,
             _devices: devices,
+            _releases: releases,
             _logs: logs,
             _shrinker: shrinker,
             _mount: mount,

@@ -22,7 +22,17 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    },
+    warn_on,
+    workqueue::{
+        impl_has_work,
+        new_work,
+        Work,
+        WorkItem, //
+    }, //
 };
 
 use crate::{
@@ -32,7 +42,7 @@ use crate::{
         Process, //
     },
     page_range::OwnedPageRange,
-    registry,
+    registry, release_queue,
     rmap::Mount,
     sums::{
         push,
@@ -47,10 +57,27 @@ extern "C" {
 }
 
 /// What an open file points at.
+#[pin_data]
 struct OpenFile {
     process: Arc<Process>,
     // Dropped after `release`, so that the pages that buffers gave back go with it.
     pages: OwnedPageRange,
+    #[pin]
+    end: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for OpenFile { self.end }
+}
+
+impl WorkItem for OpenFile {
+    type Pointer = Pin<KBox<Self>>;
+
+    /// The file was closed, and nothing refers to it any more.
+    fn run(this: Pin<KBox<Self>>) {
+        this.process.release();
+        log_file::closed(this.process.pid);
+    }
 }
 
 /// What a device node leads to, whichever kind of node it is.
@@ -88,29 +115,45 @@ impl Endpoint {
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
         let pid = process.pid;
-        let opened = KBox::new(OpenFile { process, pages }, GFP_KERNEL_ACCOUNT)?;
+        let opened = KBox::pin_init(
+            pin_init!(OpenFile {
+                process,
+                pages,
+                end <- new_work!("OpenFile::end"),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )?;
         log_file::opened(pid)?;
         registry::add(&opened.process).inspect_err(|_| log_file::closed(pid))?;
         // SAFETY: The file is being opened, and the pages live until its `release`.
         unsafe {
             opened.pages.attach(file);
-            (*file).private_data = KBox::into_raw(opened).cast();
+            (*file).private_data = opened.into_foreign();
         }
         Ok(pid)
     }
 }
 
-/// Ends the process that `file` is, and returns its id.
+/// Ends the process that `file` is, and returns its id. Most of it is done later: see [`release_queue`].
 ///
 /// # Safety
 ///
 /// To be called from `file_operations.release` of a file that [`Endpoint::open`] has made a process.
 pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
-    // SAFETY: `open` put a `KBox` there; this is the last that is heard of the file.
-    let opened = unsafe { KBox::from_raw((*file).private_data.cast::<OpenFile>()) };
-    opened.process.release();
-    log_file::closed(opened.process.pid);
-    opened.process.pid
+    // SAFETY: `open` put it there, and nothing has a reference to it any more: the file is gone.
+    let opened = unsafe { Pin::<KBox<OpenFile>>::from_foreign((*file).private_data) };
+    let pid = opened.process.pid;
+    opened.process.close();
+    // SAFETY: The file still holds the module.
+    match unsafe { release_queue::get() } {
+        Some(queue) => queue.enqueue(opened),
+        None => {
+            // A file is opened only while there is a queue.
+            warn_on!(true);
+            OpenFile::run(opened);
+        }
+    }
+    pid
 }
 
 /// The kernel's way of calling `open` or `release`.

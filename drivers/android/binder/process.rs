@@ -26,7 +26,10 @@ use kernel::{
 use crate::{
     death,
     defs::*,
-    helpers::user_error,
+    helpers::{
+        cond_resched,
+        user_error, //
+    },
     model::{
         Context,
         Handles,
@@ -395,16 +398,19 @@ impl Process {
         }
     }
 
-    /// The file is gone: no thread is in the driver for it any more, and none will be.
-    ///
-    /// What others expect of this process is answered, and everything it holds is given back.
-    pub(crate) fn release(self: &Arc<Self>) {
+    /// The file is gone: no thread is in the driver for it any more, and none will be. Nothing reaches the process from
+    /// now on. [`release`](Self::release) follows.
+    pub(crate) fn close(self: &Arc<Self>) {
         self.context.unset_manager(self);
         // What buffers refer to need not be given back one by one: all of it goes with the handles.
         self.seal_handles();
+        self.inner.lock().dead = true;
+    }
 
+    /// The second part of the end: what others expect of this process is answered, and everything it holds is given
+    /// back. Takes time in proportion to that.
+    pub(crate) fn release(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
-        inner.dead = true;
         let threads = core::mem::take(&mut inner.threads);
         drop(inner);
         for thread in threads.values() {
@@ -421,6 +427,7 @@ impl Process {
                 drop(inner);
                 let Some(work) = work else { break };
                 work.into_arc().cancel();
+                cond_resched();
             }
         }
         drop(nodes);
@@ -428,6 +435,7 @@ impl Process {
             let work = self.inner.lock().work.pop_front();
             let Some(work) = work else { break };
             work.into_arc().cancel();
+            cond_resched();
         }
         self.forget_delivered_deaths();
         self.forget_delivered_freezes();
