@@ -41,7 +41,9 @@ mod numbers;
 
 mod release_queue;
 
-// Memory: pages, their mappings, and taking them back.
+// Memory: pages, their mappings, what comes with those, and taking pages back.
+mod in_flight;
+
 mod rmap;
 
 mod lru;

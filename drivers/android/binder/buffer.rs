@@ -31,6 +31,7 @@ use kernel::{
 use crate::{
     fd,
     helpers,
+    in_flight::SentFile,
     model::{
         Buffer,
         Cargo,
@@ -38,7 +39,6 @@ use crate::{
         NodeRef,
         ObjectRef,
         Process,
-        SentFile,
         StrongNode, //
     },
     page_range::{
@@ -387,22 +387,47 @@ impl Buffer {
         push(&mut self.cargo()?.files, file, GFP_KERNEL_ACCOUNT)
     }
 
+    /// The buffer is filled: has its files be held as long as there is a mapping to receive them in.
+    ///
+    /// # Errors
+    ///
+    /// - `ESRCH` if the mapping is gone.
+    /// - `ENOMEM`.
+    #[inline]
+    pub(crate) fn send_files(&mut self) -> Result {
+        match self.held.as_ref().and_then(|held| held.cargo.as_ref()) {
+            Some(cargo) if !cargo.files.is_empty() => self.send_some_files(),
+            _ => Ok(()),
+        }
+    }
+
+    fn send_some_files(&mut self) -> Result {
+        let offset = wide(self.held()?.offset);
+        let files = core::mem::take(&mut self.cargo()?.files);
+        self.process.pages.in_flight().add(offset, files)?;
+        self.cargo()?.files_in_flight = true;
+        Ok(())
+    }
+
     /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
     /// their numbers to their places. They are installed by [`Descriptors::install`].
     ///
     /// # Errors
     ///
-    /// `EMFILE`, `ENOMEM`.
+    /// - `ESRCH` if the mapping is gone, and with it the files.
+    /// - `EMFILE`, `ENOMEM`.
     #[inline]
     pub(crate) fn reserve_descriptors(&mut self) -> Result<Descriptors> {
         match self.held.as_ref().and_then(|held| held.cargo.as_ref()) {
-            Some(cargo) if !cargo.files.is_empty() => self.reserve_some_descriptors(),
+            Some(cargo) if cargo.files_in_flight => self.reserve_some_descriptors(),
             _ => Ok(Descriptors(KVec::new())),
         }
     }
 
     fn reserve_some_descriptors(&mut self) -> Result<Descriptors> {
-        let files = core::mem::take(&mut self.cargo()?.files);
+        let offset = wide(self.held()?.offset);
+        self.cargo()?.files_in_flight = false;
+        let files = self.process.pages.in_flight().take(offset).ok_or(ESRCH)?;
         let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL_ACCOUNT)?;
         let mut to_close = KVec::new();
         for SentFile { at, file, in_array } in files {
@@ -501,6 +526,9 @@ impl Held {
         }
         drop(self.pages);
         if let Some(cargo) = self.cargo {
+            if cargo.files_in_flight {
+                drop(process.pages.in_flight().take(wide(self.offset)));
+            }
             for object in KBox::into_inner(cargo).objects {
                 object.give_back(process);
             }

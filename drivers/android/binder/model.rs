@@ -32,6 +32,7 @@
 //! | 4   | `Process::buffers`      | spin  | which bytes of the mapping are taken                           |
 //! | 5   | `PageRange::lock`       | spin  | the pages behind the mapping                                   |
 //! | 6   | the LRU's own lock      | spin  | the list of pages that may be reclaimed                        |
+//! | 7   | `InFlight::state`       | spin  | files on their way to one mapping                              |
 //!
 //! A lock is taken while only locks of smaller numbers are held, and never two of one number, with one exception: the
 //! walk of the LRU comes with 6 and *tries* 5. Copies from and to user space are made with none held. The queues of
@@ -40,7 +41,6 @@
 use kernel::{
     alloc::Flags,
     cred::Credential,
-    fs::File,
     list::{
         impl_list_arc_safe,
         impl_list_item,
@@ -90,6 +90,7 @@ use crate::{
         BR_OK,
         BR_TRANSACTION_COMPLETE, //
     },
+    in_flight::SentFile,
     numbers::Numbers,
     oneway::OnewayQueue,
     page_range::{
@@ -558,19 +559,12 @@ pub(crate) struct Held {
 pub(crate) struct Cargo {
     /// What they keep alive.
     pub(crate) objects: KVec<ObjectRef>,
-    /// Files that the receiver is to get descriptors for.
+    /// Files that the receiver is to get descriptors for, until the buffer is filled.
     pub(crate) files: KVec<SentFile>,
+    /// They are among the receiver's [`PageRange::in_flight`].
+    pub(crate) files_in_flight: bool,
     /// Descriptors of arrays, which the driver closes for the receiver when the buffer is freed.
     pub(crate) fds_to_close: KVec<u32>,
-}
-
-/// A file on its way.
-pub(crate) struct SentFile {
-    /// Where in the buffer the receiver's descriptor is to be written.
-    pub(crate) at: usize,
-    pub(crate) file: ARef<File>,
-    /// It is one of an array.
-    pub(crate) in_array: bool,
 }
 
 /// A reference that an object in a buffer holds in the name of the receiver.

@@ -47,6 +47,7 @@ use crate::{
         BINDER_TYPE_WEAK_HANDLE, //
     },
     fd,
+    in_flight::SentFile,
     lsm,
     model::{
         Buffer,
@@ -54,7 +55,6 @@ use crate::{
         NodeRef,
         ObjectRef,
         Process,
-        SentFile,
         Thread, //
     },
     node::owner_knows, //

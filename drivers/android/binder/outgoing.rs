@@ -297,6 +297,13 @@ impl Outgoing<'_> {
         if let Some(context) = &context {
             buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
         }
+        buffer.send_files().map_err(|e| {
+            if e == ESRCH {
+                dead("receiver has no mapping")
+            } else {
+                failed(e, "out of memory")
+            }
+        })?;
         Ok((buffer, suspect))
     }
 

@@ -70,6 +70,7 @@ use kernel::{
 };
 
 use crate::{
+    in_flight::InFlight,
     lru::LRU,
     memcg::MemCgroup,
     rmap::{
@@ -126,6 +127,9 @@ pub(crate) struct PageRange {
     start: Atomic<usize>,
     /// How many VMAs there are.
     vmas: Atomic<usize>,
+    /// Files that come with what is received in the mapping.
+    #[pin]
+    in_flight: InFlight,
 }
 
 // SAFETY: What the raw pointers lead to is guarded by `lock`.
@@ -180,6 +184,11 @@ impl PageRange {
     /// Whether any part of the mapping still exists.
     pub(crate) fn is_mapped(&self) -> bool {
         self.vmas.load(Relaxed) != 0
+    }
+
+    /// Files that come with what is received in the mapping.
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
     }
 
     /// The user address at which the mapping begins.
@@ -542,6 +551,7 @@ impl OwnedPageRange {
                 pgoff: Atomic::new(0),
                 start: Atomic::new(0),
                 vmas: Atomic::new(0),
+                in_flight <- InFlight::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )?))
@@ -636,7 +646,10 @@ impl Backing for PageRange {
     }
 
     fn vma_closed(&self) {
-        self.vmas.fetch_sub(1, Relaxed);
+        // The last one: there never is another.
+        if self.vmas.fetch_sub(1, Relaxed) == 1 {
+            self.in_flight.close();
+        }
     }
 
     fn vma_moved(&self, pgoff: usize, start: usize) {

@@ -642,7 +642,12 @@ unsafe impl Work for Transaction {
         let descriptors = match buffer.reserve_descriptors() {
             Ok(descriptors) => descriptors,
             Err(e) => {
-                self.report_undelivered(thread, e, "no file descriptors");
+                let reason = if e == ESRCH {
+                    "its files went with the mapping"
+                } else {
+                    "no file descriptors"
+                };
+                self.report_undelivered(thread, e, reason);
                 drop(buffer);
                 if self.is_call() {
                     self.fail_delivered(thread);

@@ -49,6 +49,8 @@ differences! {
     UndeliveredPage = "undelivered-page",
     /// Whether a one-way call counts when its own sender is judged.
     SpamLatest = "spam-latest",
+    /// How long files on their way to a process are held.
+    InFlight = "in-flight",
     /// Whether the module can be unloaded.
     Unload = "unload",
     /// Whether a long list of work is shown whole.

@@ -7,6 +7,7 @@
 mod aio;
 mod denial;
 mod nice;
+mod ring;
 mod stalled;
 mod tally;
 
@@ -40,6 +41,7 @@ pub use self::aio::Aio;
 pub use self::denial::Denial;
 pub use self::nice::nice;
 pub use self::nice::set_nice;
+pub use self::ring::ring_holding;
 pub use self::stalled::Stalled;
 pub use self::tally::Tally;
 pub use binder_client::hostile::Arena;

@@ -17,6 +17,7 @@ mod faults_rest;
 mod fd;
 mod flush;
 mod freeze;
+mod in_flight;
 mod info;
 mod ioctl;
 mod killed;
@@ -107,6 +108,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         threads::TESTS,
         notify::TESTS,
         fd::TESTS,
+        in_flight::TESTS,
         sg::TESTS,
         info::TESTS,
         freeze::TESTS,

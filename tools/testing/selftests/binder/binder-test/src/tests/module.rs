@@ -16,6 +16,7 @@ use nix::kmod::ModuleInitFlags;
 use nix::kmod::delete_module;
 use nix::kmod::finit_module;
 
+use super::in_flight::leave_circles;
 use super::reclaim::squeeze;
 use super::tests;
 use crate::differences::Difference;
@@ -37,6 +38,7 @@ tests! { Core, "module":
     unload_is_refused_while_a_read_waits,
     unload_after_everything_was_used,
     unload_after_processes_were_killed,
+    unload_after_files_were_sent_in_circles,
     unload_with_pages_reclaimed,
     unload_while_events_are_traced,
     devices_come_and_go,
@@ -216,6 +218,16 @@ fn unload_after_processes_were_killed(env: &Env) {
         module.unload_eventually();
         module.load();
     }
+}
+
+fn unload_after_files_were_sent_in_circles(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    leave_circles(env);
+    module.unload_eventually();
+    module.load();
 }
 
 fn unload_with_pages_reclaimed(env: &Env) {
