@@ -200,6 +200,7 @@ impl Process {
                 oneway: wanted.oneway,
                 ends_oneway: false,
                 clear: wanted.clear,
+                delivered: false,
                 _counted: CountedBuffer::new(),
             }),
         };
@@ -475,8 +476,9 @@ impl Buffer {
 
     /// Hands the buffer to user space: from now on it can be freed by its address.
     pub(crate) fn deliver(mut self) {
-        if let Some(held) = self.held.take() {
+        if let Some(mut held) = self.held.take() {
             let offset = wide(held.offset);
+            held.delivered = true;
             // It cannot be refused: the range is reserved as long as this value lives.
             if let Err(held) = self.process.buffers.lock().commit(offset, held) {
                 self.held = Some(held);
@@ -519,7 +521,8 @@ impl Held {
 
     /// Gives back everything but the range.
     fn give_back(self, process: &Process) {
-        if self.clear {
+        // What did not arrive is not to be found in the page when something else does.
+        if self.clear || (!self.delivered && process.pages.is_mapped()) {
             // It cannot fail: the same was summed up when the buffer was reserved, and these are the pages held.
             let size = self.layout().size().unwrap_or_default();
             let _ = self.pages.clear(wide(self.offset), size);

@@ -551,6 +551,8 @@ pub(crate) struct Held {
     pub(crate) ends_oneway: bool,
     /// Overwrite the bytes before they are given back.
     pub(crate) clear: bool,
+    /// User space has, or had, the buffer. If it did not come to that, the bytes are overwritten, too.
+    pub(crate) delivered: bool,
     pub(crate) _counted: CountedBuffer,
 }
 

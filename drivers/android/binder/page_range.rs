@@ -26,6 +26,9 @@
 //! leaves its offset before every page table entry for it is gone, and while an offset is used it is one and the same
 //! page. In particular `-EBUSY` from inserting a page can only mean that just this page is mapped there already.
 //!
+//! A page is shown to user space when something is delivered in it, and not before: neither while a buffer is filled
+//! in it, nor if that fails. From then on it can be seen until it is reclaimed, with what else is written to it.
+//!
 //! # Locking
 //!
 //! `PageRange::lock` is a spinlock and guards every slot of the range. Under it the LRU's lock is taken, to add and
@@ -91,13 +94,15 @@ use self::slot::{
     Guarded,
     OwnPage,
     Slot,
+    SlotMut,
     Slots,
     CHUNK_SLOTS,
     MAX_CHUNKS, //
 };
 use self::state::{
     Next,
-    Place, //
+    Place,
+    View, //
 };
 
 /// The most of a mapping that is used, in bytes.
@@ -291,7 +296,7 @@ impl PageRange {
             }
             // INVARIANT: Users come, so `reclaiming` goes.
             slot.flags.begin_use(slot.users);
-            held.all_mapped &= slot.flags.mapped;
+            held.all_mapped &= slot.flags.view == View::Mapped;
             held.end += 1;
         }
         drop(slots);
@@ -622,8 +627,8 @@ impl Backing for PageRange {
         }
         let slot = self.slot(index)?;
         let mut slots = self.lock();
-        let users = slots.get(index)?.users;
-        if *users == 0 {
+        let SlotMut { users, flags, .. } = slots.get(index)?;
+        if *users == 0 || flags.view == View::Hidden {
             return None;
         }
         // SAFETY: The lock is held; and as a user is counted below, the page stays.

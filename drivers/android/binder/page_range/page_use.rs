@@ -18,6 +18,7 @@ use kernel::{
 };
 
 use super::{
+    state::View,
     PageRange,
     MAX_SIZE, //
 };
@@ -133,8 +134,8 @@ impl PageUse {
         })
     }
 
-    /// Maps the pages into the current process if it has the mapping and they are not there yet. Failure is no
-    /// error: what is missing, the fault handler maps.
+    /// Lets the pages be seen from now on, and maps them into the current process if it has the mapping and they are not
+    /// there yet. Failure is no error: what is missing, the fault handler maps.
     ///
     /// # Locking
     ///
@@ -150,9 +151,17 @@ impl PageUse {
     fn map(&self) {
         let range = &*self.range;
         let (pgoff, start) = (range.pgoff.load(Relaxed), range.user_start());
+        let mut slots = range.lock();
+        for index in self.indices() {
+            if let Some(slot) = slots.get(index) {
+                slot.flags.show();
+            }
+        }
+        drop(slots);
         rmap::with_inserter(range, |insert| {
             for index in self.indices() {
-                if range.lock().get(index).is_none_or(|slot| slot.flags.mapped) {
+                let view = range.lock().get(index).map(|slot| slot.flags.view);
+                if view.is_none_or(|view| view == View::Mapped) {
                     continue;
                 }
                 let Some(slot) = range.slot(index) else {
@@ -165,7 +174,7 @@ impl PageUse {
                 let address = start.wrapping_add(index << PAGE_SHIFT);
                 if insert(pgoff.wrapping_add(index), address, page) {
                     if let Some(slot) = range.lock().get(index) {
-                        slot.flags.mapped = true;
+                        slot.flags.view = View::Mapped;
                     }
                 }
             }

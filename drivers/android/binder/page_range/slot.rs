@@ -29,7 +29,8 @@ use kernel::{
 use super::{
     state::{
         Flags,
-        Place, //
+        Place,
+        View, //
     },
     PageRange,
     MAX_SIZE, //
@@ -106,7 +107,8 @@ impl Drop for OwnPage {
 /// - `Listed` and `Isolated` slots have a page. An `Isolated` slot owns one reference on its [`PageRange`]. A `Listed`
 ///   one belongs to a range that is not `dead`.
 /// - `users` is 0 wherever `Isolated` comes with `reclaiming`.
-/// - A page table entry for this offset exists only for the page in `page`.
+/// - A slot without a page is `Hidden`.
+/// - A page table entry for this offset exists only for the page in `page`, and only if it is not `Hidden`.
 #[repr(C)]
 pub(super) struct Slot {
     pub(super) links: Opaque<bindings::list_head>,
@@ -239,7 +241,6 @@ impl SlotMut<'_> {
         // SAFETY: The lock is held, and as there is no page nobody reads the field without it.
         // INVARIANT: Changed under the lock where there is none.
         unsafe { *self.slot.page.get() = Some(page) };
-        self.flags.mapped = false;
         None
     }
 
@@ -248,9 +249,9 @@ impl SlotMut<'_> {
         if *self.users != 0 {
             return None;
         }
-        self.flags.mapped = false;
+        self.flags.view = View::Hidden;
         // SAFETY: The lock is held, and as there are no users nobody reads the field without it.
-        // INVARIANT: Changed under the lock without users.
+        // INVARIANT: Changed under the lock without users. The slot is `Hidden`.
         unsafe { (*self.slot.page.get()).take() }
     }
 

@@ -19,14 +19,24 @@ pub(super) enum Place {
     Isolated,
 }
 
+/// What user space can see of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// Nothing: nothing was delivered in it since it was allocated. It is in no page table, and does not get there.
+    Hidden,
+    /// All that is in it, if it is mapped: something was delivered in it.
+    Shown,
+    /// As `Shown`, and it was mapped and not zapped by us since. A hint that saves work: others unmap as they please.
+    Mapped,
+}
+
 /// What there is to know of a slot besides its page and users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flags {
     pub(super) place: Place,
     /// Meaningful while `Isolated`: nobody wanted the page since it was isolated.
     pub(super) reclaiming: bool,
-    /// The page was mapped and not zapped by us since. A hint that saves work: others unmap as they please.
-    pub(super) mapped: bool,
+    pub(super) view: View,
 }
 
 /// What is to be done with a page that has just lost a user or a shrinker.
@@ -45,7 +55,7 @@ impl Flags {
     pub(super) const FRESH: Self = Self {
         place: Place::Off,
         reclaiming: false,
-        mapped: false,
+        view: View::Hidden,
     };
 
     /// One user more. There is a page.
@@ -76,6 +86,13 @@ impl Flags {
         }
     }
 
+    /// Something is delivered in the page, which has a user. From now on it may be mapped.
+    pub(super) fn show(&mut self) {
+        if self.view == View::Hidden {
+            self.view = View::Shown;
+        }
+    }
+
     /// A shrinker has found the slot on the LRU and takes it off; says whether it may zap the page.
     pub(super) fn isolate(&mut self, users: u32) -> bool {
         if users != 0 {
@@ -92,7 +109,9 @@ impl Flags {
     pub(super) fn zapped(&mut self, users: u32, dead: bool) -> Next {
         self.place = Place::Off;
         // A user who came meanwhile may have mapped the page before the zap.
-        self.mapped = false;
+        if self.view == View::Mapped {
+            self.view = View::Shown;
+        }
         if core::mem::take(&mut self.reclaiming) {
             // Nobody used the page since it was isolated, and only pages in use are mapped: what the zap removed has
             // not come back.
@@ -142,15 +161,17 @@ mod tests {
     enum Step {
         Begin,
         End,
+        Deliver,
         Map,
         Isolate,
         Zapped,
         ShutDown,
     }
 
-    const STEPS: [Step; 6] = [
+    const STEPS: [Step; 7] = [
         Step::Begin,
         Step::End,
+        Step::Deliver,
         Step::Map,
         Step::Isolate,
         Step::Zapped,
@@ -170,22 +191,24 @@ mod tests {
             let mut all = KVec::new();
             for users in 0..=MOST {
                 for place in [Place::Off, Place::Listed, Place::Isolated] {
-                    for bits in 0..16u8 {
-                        let bit = |n: u8| (bits >> n) & 1 != 0;
-                        let flags = Flags {
-                            place,
-                            reclaiming: bit(0),
-                            mapped: bit(1),
-                        };
-                        let (page, dead) = (bit(2), bit(3));
-                        let world = Self {
-                            users,
-                            flags,
-                            page,
-                            dead,
-                            broken: false,
-                        };
-                        all.push(world, GFP_KERNEL)?;
+                    for view in [View::Hidden, View::Shown, View::Mapped] {
+                        for bits in 0..8u8 {
+                            let bit = |n: u8| (bits >> n) & 1 != 0;
+                            let flags = Flags {
+                                place,
+                                reclaiming: bit(0),
+                                view,
+                            };
+                            let (page, dead) = (bit(1), bit(2));
+                            let world = Self {
+                                users,
+                                flags,
+                                page,
+                                dead,
+                                broken: false,
+                            };
+                            all.push(world, GFP_KERNEL)?;
+                        }
                     }
                 }
             }
@@ -202,8 +225,12 @@ mod tests {
                     Next::Keep
                 }
                 Step::End if *users > 0 => flags.end_use(users, self.dead),
-                Step::Map if *users > 0 && !self.dead => {
-                    flags.mapped = true;
+                Step::Deliver if *users > 0 && !self.dead => {
+                    flags.show();
+                    Next::Keep
+                }
+                Step::Map if *users > 0 && !self.dead && flags.view != View::Hidden => {
+                    flags.view = View::Mapped;
                     Next::Keep
                 }
                 Step::Isolate if flags.place == Place::Listed => {
@@ -227,7 +254,7 @@ mod tests {
                 Next::Free => {
                     self.broken |= self.users != 0 || self.flags.place != Place::Off;
                     self.page = false;
-                    self.flags.mapped = false;
+                    self.flags.view = View::Hidden;
                 }
             }
             Some(self)
@@ -238,14 +265,14 @@ mod tests {
             let Flags {
                 place,
                 reclaiming,
-                mapped,
+                view,
             } = self.flags;
             // Somebody always sees to the page: a user, the LRU, or a shrinker. None is forgotten, and none is in use
             // that is not there.
             let seen_to = self.users != 0 || place != Place::Off;
             !self.broken
                 && self.page == seen_to
-                && (!mapped || self.page)
+                && (view == View::Hidden || self.page)
                 // Nothing is walked that is going.
                 && !(place == Place::Listed && self.dead)
                 // A shrinker frees a page only if nobody has it, and of a dead range all that nobody has.
@@ -303,13 +330,20 @@ mod tests {
         let mut users = 0;
         flags.begin_use(&mut users);
         flags.begin_use(&mut users);
-        flags.mapped = true;
+        flags.show();
+        assert_eq!(flags.view, View::Shown);
+        flags.view = View::Mapped;
+        // It is delivered in again, which changes nothing.
+        flags.show();
+        assert_eq!(flags.view, View::Mapped);
         assert_eq!(flags.end_use(&mut users, false), Next::Keep);
         assert_eq!(flags.end_use(&mut users, false), Next::List);
         flags.place = Place::Listed;
         assert!(flags.isolate(users));
         assert_eq!((flags.place, flags.reclaiming), (Place::Isolated, true));
         assert_eq!(flags.zapped(users, false), Next::Free);
+        // With the page goes what was seen of it.
+        flags.view = View::Hidden;
         assert_eq!(flags, Flags::FRESH);
     }
 
@@ -321,15 +355,28 @@ mod tests {
             flags.place = Place::Listed;
             assert!(flags.isolate(users));
             flags.begin_use(&mut users);
-            flags.mapped = true;
+            flags.view = View::Mapped;
             if gone_again {
                 assert_eq!(flags.end_use(&mut users, false), Next::Keep);
             }
             let next = flags.zapped(users, false);
             assert_eq!(next, if gone_again { Next::List } else { Next::Keep });
-            // What was mapped meanwhile may have been zapped.
-            assert!(!flags.mapped);
+            // What was mapped meanwhile may have been zapped, and may be mapped again.
+            assert_eq!(flags.view, View::Shown);
         }
+    }
+
+    #[test]
+    fn a_page_that_nothing_was_delivered_in_stays_hidden() {
+        let mut flags = Flags::FRESH;
+        let mut users = 0;
+        flags.begin_use(&mut users);
+        assert_eq!(flags.end_use(&mut users, false), Next::List);
+        flags.place = Place::Listed;
+        assert!(flags.isolate(users));
+        flags.begin_use(&mut users);
+        assert_eq!(flags.zapped(users, false), Next::Keep);
+        assert_eq!(flags.view, View::Hidden);
     }
 
     #[test]

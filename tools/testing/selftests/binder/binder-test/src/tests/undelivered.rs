@@ -8,19 +8,27 @@ use std::os::fd::AsRawFd;
 use binder_client::Call;
 use binder_client::Looper;
 use binder_client::Parcel;
+use binder_client::Return;
 use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::BufferObject;
+use binder_client::uapi::TransactionData;
 use binder_client::uapi::TransactionDataSg;
+use binder_client::uapi::WriteRead;
+use nix::errno::Errno;
 use nix::fcntl::FcntlArg;
 use nix::fcntl::fcntl;
 
+use super::reclaim::squeeze_out;
 use super::tests;
+use crate::differences::Difference;
+use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::until;
+use crate::hostile::Arena;
 use crate::hostile::PAGE;
 use crate::hostile::Stalled;
 use crate::hostile::Torn;
@@ -29,6 +37,10 @@ use crate::hostile::peek;
 
 tests! { Interface, "undelivered":
     pointers_and_descriptors_of_the_sender_are_not_seen,
+    page_that_is_being_filled_cannot_be_read,
+    page_that_is_being_filled_again_after_reclaim_cannot_be_read,
+    nothing_is_left_of_what_cannot_be_sent,
+    nothing_is_left_of_what_cannot_be_delivered,
 }
 
 /// The pages of the server's mapping.
@@ -118,4 +130,119 @@ fn pointers_and_descriptors_of_the_sender_are_not_seen(env: &Env) {
     }
     assert_eq!(seen[8..16], (buffers + 64).to_ne_bytes());
     pair.server.give_back(&received);
+}
+
+/// The bytes of a call whose third page is not there yet.
+fn three_pages(pair: &Pair, stalled: &Stalled) -> TransactionDataSg {
+    let call = Call::one_way(pair.handle, 1, &Parcel::new()).data();
+    let transaction = TransactionData { buffer: stalled.at(0), data_size: 3 * PAGE as u64, ..call };
+    for page in [0, 1] {
+        stalled.supply(page, &[page as u8 + 1; PAGE]);
+    }
+    TransactionDataSg { transaction, buffers_size: 0 }
+}
+
+/// The first byte of each of the first three pages.
+fn first_bytes(torn: &Torn) -> [nix::Result<u8>; 3] {
+    [0, 1, 2].map(|page| peek(torn.at(page * PAGE), 1).map(|bytes| bytes[0]))
+}
+
+fn unread_while_filled(env: &Env, pair: &mut Pair, torn: &Torn, first: nix::Result<u8>) {
+    let stalled = Stalled::new(env, 3);
+    let sg = three_pages(pair, &stalled);
+    let unread = match env.driver(Difference::UndeliveredPage) {
+        Driver::Ours => [first, Err(Errno::EFAULT), Err(Errno::EFAULT)],
+        Driver::C => [Ok(1), Ok(2), Ok(0)],
+    };
+    while_sending(pair, sg, &stalled, |_| assert_eq!(first_bytes(torn), unread));
+    // Nor can it be while it waits.
+    let [.., last] = first_bytes(torn);
+    match env.driver(Difference::UndeliveredPage) {
+        Driver::Ours => assert_eq!(last, Err(Errno::EFAULT)),
+        Driver::C => assert_eq!(last, Ok(0x51)),
+    }
+    let received = pair.server.expect_transaction();
+    assert_eq!(received.buffer, torn.at(0));
+    assert_eq!(first_bytes(torn), [Ok(1), Ok(2), Ok(0x51)]);
+    pair.server.give_back(&received);
+}
+
+fn page_that_is_being_filled_cannot_be_read(env: &Env) {
+    let (mut pair, torn) = served(env);
+    // In the first page, and no other, there was something before.
+    unread_while_filled(env, &mut pair, &torn, Ok(1));
+}
+
+fn page_that_is_being_filled_again_after_reclaim_cannot_be_read(env: &Env) {
+    let (mut pair, torn) = served(env);
+    deliver(&mut pair, &[0x11; 4 * PAGE]);
+    squeeze_out(&[(torn.at(0), PAGES * PAGE)]);
+    unread_while_filled(env, &mut pair, &torn, Err(Errno::EFAULT));
+}
+
+/// How many bytes of the mapping are this one. All of it has been delivered before.
+fn count(torn: &Torn, secret: u8) -> usize {
+    let all = peek(torn.at(0), PAGES * PAGE).expect("readable");
+    all.iter().filter(|byte| **byte == secret).count()
+}
+
+/// What is left of `sent` bytes that did not arrive.
+#[track_caller]
+fn left(env: &Env, torn: &Torn, secret: u8, sent: usize) {
+    let left = count(torn, secret);
+    match env.driver(Difference::UndeliveredPage) {
+        Driver::Ours => assert_eq!(left, 0, "{secret:#x}"),
+        Driver::C => assert_eq!(left, sent, "{secret:#x}"),
+    }
+}
+
+fn nothing_is_left_of_what_cannot_be_sent(env: &Env) {
+    let (mut pair, torn) = served(env);
+    deliver(&mut pair, &[0x11; PAGES * PAGE]);
+    let failed = |pair: &mut Pair, sg: &TransactionDataSg| {
+        for flags in [0, uapi::TF_ONE_WAY] {
+            let transaction = TransactionData { flags, ..sg.transaction };
+            let sg = TransactionDataSg { transaction, ..*sg };
+            pair.client.queue().command(uapi::BC_TRANSACTION_SG, &sg);
+            pair.client.flush().expect("BC_TRANSACTION_SG");
+            pair.client.expect(&[Return::FailedReply]);
+        }
+    };
+    // An object that cannot be sent.
+    let mut parcel = Parcel::from_bytes(&[0xa1; 3 * PAGE]);
+    parcel.object(&object::handle(4711));
+    let call = Call::new(pair.handle, 1, &parcel).data();
+    failed(&mut pair, &TransactionDataSg { transaction: call, buffers_size: 0 });
+    left(env, &torn, 0xa1, 3 * PAGE);
+
+    // Data that ends in the middle.
+    let arena = Arena::new(2);
+    arena.put(0, &[0xa2; PAGE]);
+    arena.unmap(1);
+    let call = Call::new(pair.handle, 1, &Parcel::new()).data();
+    let transaction = TransactionData { buffer: arena.at(0), data_size: PAGE as u64 + 1, ..call };
+    failed(&mut pair, &TransactionDataSg { transaction, buffers_size: 0 });
+    left(env, &torn, 0xa2, PAGE);
+
+    // A buffer that ends in the middle.
+    let mut parcel = Parcel::from_bytes(&[0xa3; 40]);
+    arena.put(0, &[0xa3; PAGE]);
+    parcel.object(&BufferObject { buffer: arena.at(0), length: PAGE as u64 + 8, ..object::buffer(&[]) });
+    let call = Call::new(pair.handle, 1, &parcel).data();
+    failed(&mut pair, &TransactionDataSg { transaction: call, buffers_size: PAGE as u64 + 8 });
+    left(env, &torn, 0xa3, 40 + PAGE);
+}
+
+fn nothing_is_left_of_what_cannot_be_delivered(env: &Env) {
+    let (mut pair, torn) = served(env);
+    deliver(&mut pair, &[0x11; PAGES * PAGE]);
+    // Its description does not fit where it is to be read to.
+    pair.client.start(Call::new(pair.handle, 1, &Parcel::from_bytes(&[0xa4; 2 * PAGE])));
+    let arena = Arena::new(2);
+    arena.unmap(1);
+    let mut argument = WriteRead { read_size: 256, read_buffer: arena.at(PAGE - 16), ..WriteRead::default() };
+    assert_eq!(arena.write_read(pair.server.binder(), &mut argument), Err(Errno::EFAULT));
+    pair.server.drain();
+    pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
+    left(env, &torn, 0xa4, 2 * PAGE);
 }
