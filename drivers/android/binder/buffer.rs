@@ -39,6 +39,7 @@ use crate::{
         NodeRef,
         ObjectRef,
         Process,
+        SentAddress,
         StrongNode, //
     },
     page_range::{
@@ -410,8 +411,43 @@ impl Buffer {
         Ok(())
     }
 
+    /// The address in the receiver of what is at `to` in the buffer, which is about to be written at `at`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn address_for(&mut self, at: usize, to: usize) -> Result<u64> {
+        let address = self.address()?;
+        let cargo = self.cargo()?;
+        if cargo.addresses.is_empty() {
+            cargo.written_at = address;
+        }
+        let sent = SentAddress {
+            at: at.try_into()?,
+            to: to.try_into()?,
+        };
+        push(&mut cargo.addresses, sent, GFP_KERNEL_ACCOUNT)?;
+        Ok(cargo.written_at.wrapping_add(to) as u64)
+    }
+
+    /// Writes the addresses in the buffer, which the current process is about to get, anew if its mapping has moved since.
+    fn follow_mapping(&mut self) -> Result {
+        let address = self.address()?;
+        let cargo = self.cargo()?;
+        let addresses = core::mem::take(&mut cargo.addresses);
+        if cargo.written_at == address {
+            return Ok(());
+        }
+        for SentAddress { at, to } in addresses {
+            let sent = address.wrapping_add(wide(to)) as u64;
+            self.write(wide(at), &sent.to_ne_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Reserves descriptors in the current process, which is about to get the buffer, for the files in it, and writes
-    /// their numbers to their places. They are installed by [`Descriptors::install`].
+    /// their numbers to their places. They are installed by [`Descriptors::install`]. Also has addresses in the buffer
+    /// lead to where the mapping is.
     ///
     /// # Errors
     ///
@@ -420,8 +456,17 @@ impl Buffer {
     #[inline]
     pub(crate) fn reserve_descriptors(&mut self) -> Result<Descriptors> {
         match self.held.as_ref().and_then(|held| held.cargo.as_ref()) {
-            Some(cargo) if cargo.files_in_flight => self.reserve_some_descriptors(),
+            Some(cargo) if cargo.files_in_flight || !cargo.addresses.is_empty() => self.unpack(),
             _ => Ok(Descriptors(KVec::new())),
+        }
+    }
+
+    fn unpack(&mut self) -> Result<Descriptors> {
+        self.follow_mapping()?;
+        if self.cargo()?.files_in_flight {
+            self.reserve_some_descriptors()
+        } else {
+            Ok(Descriptors(KVec::new()))
         }
     }
 

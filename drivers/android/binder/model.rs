@@ -567,6 +567,19 @@ pub(crate) struct Cargo {
     pub(crate) files_in_flight: bool,
     /// Descriptors of arrays, which the driver closes for the receiver when the buffer is freed.
     pub(crate) fds_to_close: KVec<u32>,
+    /// Addresses in the receiver that were written, until it gets the buffer.
+    pub(crate) addresses: KVec<SentAddress>,
+    /// Where the buffer was in the receiver when those were written.
+    pub(crate) written_at: usize,
+}
+
+/// An address of a part of a buffer, written in the buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct SentAddress {
+    /// Where in the buffer it stands.
+    pub(crate) at: u32,
+    /// What in the buffer it leads to.
+    pub(crate) to: u32,
 }
 
 /// A reference that an object in a buffer holds in the name of the receiver.

@@ -253,7 +253,8 @@ impl<'a> Filler<'a> {
             }
             BINDER_TYPE_PTR => {
                 let pointer: BufferObject = whole(&mut data)?;
-                let translated = self.pointer(object, &BufferObject { kind, ..pointer })?;
+                let pointer = BufferObject { kind, ..pointer };
+                let translated = self.pointer(object, offset, &pointer)?;
                 self.write(offset, &translated)?;
                 Ok(size_of::<BufferObject>())
             }
@@ -352,12 +353,18 @@ impl<'a> Filler<'a> {
             .map_err(|e| (e, "out of memory"))
     }
 
-    /// Finds room for the buffer that an object points to, and tells its parent where it is.
-    fn pointer(&mut self, object: usize, from: &BufferObject) -> Result<BufferObject, Refused> {
+    /// Finds room for the buffer that the object at `offset` points to, and tells its parent where it is.
+    fn pointer(
+        &mut self,
+        object: usize,
+        offset: usize,
+        from: &BufferObject,
+    ) -> Result<BufferObject, Refused> {
         let length = number(from.length, "buffer too large")?;
         let at = self.room.take(length)?;
-        let buffer = self.buffer.address().map_err(|e| (e, "no buffer"))?;
-        let address = buffer.wrapping_add(at);
+        let no_address = |e| (e, "out of memory");
+        let place = offset.saturating_add(core::mem::offset_of!(BufferObject, buffer));
+        let address = self.buffer.address_for(place, at).map_err(no_address)?;
         let mut parent = None;
         if from.flags & BINDER_BUFFER_FLAG_HAS_PARENT != 0 {
             let owner = number(from.parent, "parent is no buffer that came before")?;
@@ -365,7 +372,8 @@ impl<'a> Filler<'a> {
             let len = size_of::<u64>();
             let (place, _) = self.fixups.place_in_parent(owner, offset, len)?;
             if self.copy_before(owner, offset, place, len)? {
-                self.write(place, &(address as u64))?;
+                let address = self.buffer.address_for(place, at).map_err(no_address)?;
+                self.write(place, &address)?;
             }
             parent = Some((owner, offset));
         }
@@ -378,7 +386,7 @@ impl<'a> Filler<'a> {
             parent,
         })?;
         Ok(BufferObject {
-            buffer: address as u64,
+            buffer: address,
             ..*from
         })
     }

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 
 use binder_client::Call;
@@ -28,9 +29,11 @@ use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
+use crate::fixture::Registry;
 use crate::hostile;
 use crate::hostile::Arena;
 use crate::hostile::PAGE;
+use crate::hostile::Torn;
 
 tests! { Interface, "sg":
     buffer_arrives_behind_its_pointer,
@@ -53,6 +56,7 @@ tests! { Interface, "sg":
     arrays_that_make_no_sense_are_refused,
     array_is_closed_with_its_buffer,
     clear_buf_wipes_what_objects_point_to,
+    pointers_in_calls_that_wait_follow_the_mapping,
 }
 
 /// A parcel that starts with a few bytes and a buffer object. (What stands at the very start is a matter of its own.)
@@ -476,4 +480,127 @@ fn clear_buf_wipes_what_objects_point_to(env: &Env) {
     assert!(bytes(&pair.server, &arrived(&pair.server, &call, 1)) == sent);
     finish(&mut pair, &call);
     wiped(call.buffer, parcel.data().len() + size_of_val(parcel.offsets()) + size as usize);
+}
+
+/// A tree of buffers and where each is to be found: the bytes of each, its parent, and the place in that.
+struct Tree {
+    nodes: Vec<(Vec<u8>, Option<(usize, usize)>)>,
+    /// Where in the first of them two descriptors stand.
+    array: usize,
+}
+
+impl Tree {
+    /// A buffer with a hundred below it, every seventh of which has another below itself.
+    fn new(seed: u32) -> Self {
+        let array = 3000;
+        let mut root = pattern(4000, seed);
+        root[array..array + 4].copy_from_slice(&0i32.to_ne_bytes());
+        root[array + 4..array + 8].copy_from_slice(&1i32.to_ne_bytes());
+        let mut nodes = vec![(root, None)];
+        for number in 0..100 {
+            nodes.push((pattern(20 + number, seed + 1), Some((0, 20 * number))));
+            if number % 7 == 0 {
+                nodes.push((pattern(1000, seed + 2), Some((nodes.len() - 1, 4))));
+            }
+        }
+        Self { nodes, array }
+    }
+
+    fn room(&self) -> u64 {
+        room(&self.nodes.iter().map(|(bytes, _)| bytes.len()).collect::<Vec<_>>())
+    }
+
+    fn parcel(&self) -> Parcel {
+        let mut parcel = Parcel::from_bytes(b"before..");
+        for (bytes, parent) in &self.nodes {
+            match parent {
+                Some((parent, at)) => parcel.object(&object::child_buffer(bytes, *parent, *at as u64)),
+                None => parcel.object(&object::buffer(bytes)),
+            };
+        }
+        parcel.object(&object::fd_array(2, 0, self.array as u64));
+        parcel
+    }
+
+    /// All of it has arrived, and leads to where it is.
+    fn check(&self, call: &TransactionData) {
+        let data = hostile::peek(call.buffer, call.data_size as usize).expect("readable data");
+        let objects = (self.nodes.len() + 1) as u64;
+        assert_eq!(call.offsets_size, 8 * objects);
+        let mut next = call.offsets + call.offsets_size;
+        let mut addresses = Vec::new();
+        for (index, (bytes, _)) in self.nodes.iter().enumerate() {
+            let (object, _) = BufferObject::read_from_prefix(&data[8 + 40 * index..]).expect("a buffer object");
+            assert_eq!((object.buffer, object.length), (next, bytes.len() as u64), "object {index}");
+            addresses.push(next);
+            next += bytes.len().next_multiple_of(8) as u64;
+        }
+        for (index, (bytes, _)) in self.nodes.iter().enumerate() {
+            let mut wanted = bytes.clone();
+            let mut got = hostile::peek(addresses[index], bytes.len()).expect("readable bytes");
+            for (child, (_, parent)) in self.nodes.iter().enumerate() {
+                if let Some((_, at)) = parent.filter(|(parent, _)| *parent == index) {
+                    wanted[at..at + 8].copy_from_slice(&addresses[child].to_ne_bytes());
+                }
+            }
+            if index == 0 {
+                let descriptors = self.array..self.array + 8;
+                for fd in got[descriptors.clone()].chunks_exact(4) {
+                    let fd = i32::from_ne_bytes([fd[0], fd[1], fd[2], fd[3]]);
+                    assert!(fd > 2 && hostile::duplicate(fd).is_ok(), "{fd}");
+                }
+                got[descriptors.clone()].fill(0);
+                wanted[descriptors].fill(0);
+            }
+            assert!(got == wanted, "buffer {index}");
+        }
+    }
+}
+
+fn pointers_in_calls_that_wait_follow_the_mapping(env: &Env) {
+    const PAGES: usize = 64;
+    let registry = Registry::start(env);
+    let server = End::open_unmapped(env);
+    let torn = Torn::map(server.binder().as_fd(), PAGES * PAGE);
+    let flags = uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS;
+    let mut pair = Pair::with_flags(registry, End::open(env), server.enter(), flags);
+    let trees = [Tree::new(1), Tree::new(4)];
+    let one_way = |pair: &mut Pair, tree: &Tree| {
+        let parcel = tree.parcel();
+        let transaction = Call::one_way(pair.handle, 1, &parcel).data();
+        let sg = TransactionDataSg { transaction, buffers_size: tree.room() };
+        pair.client.queue().command(uapi::BC_TRANSACTION_SG, &sg);
+        pair.client.flush().expect("BC_TRANSACTION_SG");
+        pair.client.expect(&[Return::TransactionComplete]);
+    };
+    one_way(&mut pair, &trees[0]);
+    if env.driver(Difference::MovedMapping) == Driver::C {
+        torn.move_away(0..PAGES).expect("mremap");
+        let call = pair.server.expect_transaction();
+        assert!(torn.contains(call.buffer));
+        return assert_eq!(hostile::peek(call.buffer, 1), Err(Errno::EFAULT));
+    }
+    let moved = torn.move_away(0..PAGES).expect("mremap");
+    // This one waits in the node, for the first.
+    one_way(&mut pair, &trees[1]);
+    let moved = moved.move_away(0..PAGES).expect("mremap");
+    for tree in &trees {
+        let call = pair.server.expect_transaction();
+        assert!(moved.contains(call.buffer));
+        tree.check(&call);
+        pair.server.give_back(&call);
+    }
+    // And a call, for which the mapping moves once more.
+    let parcel = trees[0].parcel();
+    start(&mut pair, &parcel, trees[0].room());
+    let moved = moved.move_away(0..PAGES).expect("mremap");
+    let call = pair.server.expect_transaction();
+    assert!(moved.contains(call.buffer));
+    trees[0].check(&call);
+    finish(&mut pair, &call);
+    // Where it stays nothing is different.
+    start(&mut pair, &parcel, trees[0].room());
+    let call = pair.server.expect_transaction();
+    trees[0].check(&call);
+    finish(&mut pair, &call);
 }

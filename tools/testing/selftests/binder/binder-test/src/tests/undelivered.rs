@@ -39,6 +39,7 @@ tests! { Interface, "undelivered":
     pointers_and_descriptors_of_the_sender_are_not_seen,
     page_that_is_being_filled_cannot_be_read,
     page_that_is_being_filled_again_after_reclaim_cannot_be_read,
+    mapping_that_moves_while_it_is_filled,
     nothing_is_left_of_what_cannot_be_sent,
     nothing_is_left_of_what_cannot_be_delivered,
 }
@@ -65,8 +66,15 @@ fn deliver(pair: &mut Pair, bytes: &[u8]) {
     pair.client.give_back(&reply);
 }
 
-/// Has another thread of the client's send what stands still at `stalled`, calls `body` meanwhile, and lets it go on.
-fn while_sending(pair: &mut Pair, sg: TransactionDataSg, stalled: &Stalled, body: impl FnOnce(&mut Pair)) {
+/// Has another thread of the client's send what stands still at `stalled`, calls `body` meanwhile, and lets it go on with
+/// the pages that `page_of` makes.
+fn while_sending(
+    pair: &mut Pair,
+    sg: TransactionDataSg,
+    stalled: &Stalled,
+    page_of: impl Fn(usize) -> [u8; PAGE],
+    body: impl FnOnce(&mut Pair),
+) {
     let binder = pair.client.binder().clone();
     let sender = std::thread::spawn(move || {
         let mut looper = Looper::new(binder);
@@ -81,12 +89,16 @@ fn while_sending(pair: &mut Pair, sg: TransactionDataSg, stalled: &Stalled, body
     body(pair);
     until(|| {
         if let Some(page) = page.take() {
-            stalled.supply(page, &[0x51; PAGE]);
+            stalled.supply(page, &page_of(page));
         }
         page = stalled.wanted();
         sender.is_finished()
     });
     sender.join().expect("the sender is well");
+}
+
+fn last_page(_: usize) -> [u8; PAGE] {
+    [0x51; PAGE]
 }
 
 fn pointers_and_descriptors_of_the_sender_are_not_seen(env: &Env) {
@@ -118,7 +130,7 @@ fn pointers_and_descriptors_of_the_sender_are_not_seen(env: &Env) {
         assert_ne!(seen[8..16], SECRET);
         assert_ne!(seen[32..36], parent[32..36]);
     };
-    while_sending(&mut pair, sg, &stalled, |_| unseen(&look()));
+    while_sending(&mut pair, sg, &stalled, last_page, |_| unseen(&look()));
     // It is all there, and waits.
     unseen(&look());
     let received = pair.server.expect_transaction();
@@ -154,7 +166,7 @@ fn unread_while_filled(env: &Env, pair: &mut Pair, torn: &Torn, first: nix::Resu
         Driver::Ours => [first, Err(Errno::EFAULT), Err(Errno::EFAULT)],
         Driver::C => [Ok(1), Ok(2), Ok(0)],
     };
-    while_sending(pair, sg, &stalled, |_| assert_eq!(first_bytes(torn), unread));
+    while_sending(pair, sg, &stalled, last_page, |_| assert_eq!(first_bytes(torn), unread));
     // Nor can it be while it waits.
     let [.., last] = first_bytes(torn);
     match env.driver(Difference::UndeliveredPage) {
@@ -178,6 +190,38 @@ fn page_that_is_being_filled_again_after_reclaim_cannot_be_read(env: &Env) {
     deliver(&mut pair, &[0x11; 4 * PAGE]);
     squeeze_out(&[(torn.at(0), PAGES * PAGE)]);
     unread_while_filled(env, &mut pair, &torn, Err(Errno::EFAULT));
+}
+
+fn mapping_that_moves_while_it_is_filled(env: &Env) {
+    let stalled = Stalled::new(env, 2);
+    let (mut pair, torn) = served(env);
+    let mut parcel = Parcel::from_bytes(b"before..");
+    parcel.object(&object::buffer(&[0x22; 64]));
+    // The sender stands still behind this.
+    parcel.object(&object::child_buffer(&[0x33; 8], 0, 8));
+    parcel.bytes(&[0; PAGE]);
+    parcel.object(&object::child_buffer(&[0x44; 8], 0, 24));
+    let mut data = parcel.data().to_vec();
+    data.resize(2 * PAGE, 0);
+    let page = |page| *data[page * PAGE..].first_chunk::<PAGE>().expect("two pages");
+    stalled.supply(0, &page(0));
+    let call = Call::one_way(pair.handle, 1, &parcel).data();
+    let transaction = TransactionData { buffer: stalled.at(0), ..call };
+    let mut moved = None;
+    let move_away = |_: &mut Pair| moved = Some(torn.move_away(0..PAGES).expect("mremap"));
+    while_sending(&mut pair, TransactionDataSg { transaction, buffers_size: 80 }, &stalled, page, move_away);
+    let received = pair.server.expect_transaction();
+    let moved = moved.expect("it was moved");
+    if env.driver(Difference::MovedMapping) == Driver::C {
+        return assert!(torn.contains(received.buffer));
+    }
+    assert!(moved.contains(received.buffer));
+    let parent = received.offsets + received.offsets_size;
+    let got = peek(parent, 80).expect("readable");
+    assert_eq!(got[8..16], (parent + 64).to_ne_bytes());
+    assert_eq!(got[24..32], (parent + 72).to_ne_bytes());
+    assert_eq!(got[64..], [[0x33; 8], [0x44; 8]].concat());
+    pair.server.give_back(&received);
 }
 
 /// How many bytes of the mapping are this one. All of it has been delivered before.
