@@ -23,6 +23,8 @@ mod counts;
 
 mod fd;
 
+mod instance;
+
 mod nice;
 
 mod trace;

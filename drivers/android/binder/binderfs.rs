@@ -62,6 +62,7 @@ use crate::{
         self,
         errno, //
     },
+    instance::Instance,
     netlink, rmap,
 };
 
@@ -229,6 +230,8 @@ struct Options {
 /// What one super block has of its own.
 #[pin_data]
 struct Info {
+    /// What the devices belong to.
+    instance: Arc<Instance>,
     /// How many devices there may be.
     max: Atomic<u32>,
     /// How many there are.
@@ -357,8 +360,14 @@ unsafe extern "C" fn fill_super(
     // SAFETY: The kernel gives a new super block, which nobody else sees, and has a context used by one thread at a
     // time.
     let options = unsafe { options(fc) };
+    // SAFETY: A super block holds its user namespace from the start to its end.
+    let instance = match unsafe { Instance::new((*sb).s_user_ns) } {
+        Ok(instance) => instance,
+        Err(e) => return e.to_errno(),
+    };
     let info = KBox::pin_init(
         pin_init!(Info {
+            instance,
             max: Atomic::new(options.max),
             devices: Atomic::new(0),
             next_ino: Atomic::new(tree::FIRST_OTHER_INO),

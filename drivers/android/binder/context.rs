@@ -19,6 +19,7 @@ use kernel::{
 };
 
 use crate::{
+    instance::Instance,
     lsm,
     model::{
         Context,
@@ -33,11 +34,12 @@ use crate::{
 
 impl Context {
     /// A context without a manager.
-    pub(crate) fn new(name: CString) -> Result<Arc<Self>> {
+    pub(crate) fn new(name: CString, instance: Arc<Instance>) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 short_name: short_name(text_bytes(&name)),
                 name,
+                instance,
                 manager_key: Atomic::new(0),
                 setting <- new_mutex!((), "Context::setting"),
                 manager <- new_spinlock!(Manager { node: None, uid: None }, "Context::manager"),
@@ -59,6 +61,11 @@ impl Context {
     /// The manager's node, for counting a reference on it.
     pub(crate) fn manager_node_ref(&self) -> Option<NodeRef> {
         self.manager.lock().node.clone()
+    }
+
+    /// The user that the manager is of, or was of if it is gone; `None` if there never was one.
+    pub(crate) fn manager_uid(&self) -> Option<Kuid> {
+        self.manager.lock().uid
     }
 
     /// Makes `process` the manager, with the node `(ptr, cookie)`.

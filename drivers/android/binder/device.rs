@@ -36,7 +36,9 @@ use kernel::{
 };
 
 use crate::{
-    helpers, log_file,
+    helpers,
+    instance::Instance,
+    log_file,
     model::{
         Context,
         Process, //
@@ -87,14 +89,14 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// A device called `name`, with a context of its own.
+    /// A device called `name` of `instance`, with a context of its own.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(name: &CStr, mount: &Arc<Mount>) -> Result<Self> {
+    pub(crate) fn new(name: &CStr, instance: &Arc<Instance>, mount: &Arc<Mount>) -> Result<Self> {
         Ok(Self {
-            context: Context::new(CString::try_from(name)?)?,
+            context: Context::new(CString::try_from(name)?, instance.clone())?,
             mount: mount.clone(),
         })
     }
@@ -208,6 +210,7 @@ impl Devices {
     ///
     /// `EEXIST` if a name is taken, `EINVAL` for one that cannot be a file's name, `ENOMEM`.
     pub(crate) fn new(module: &'static ThisModule, mount: &Arc<Mount>) -> Result<Self> {
+        let instance = Instance::of_module()?;
         let mut devices = KVec::new();
         for name in names() {
             // The kernel would refuse this too, with a stack trace.
@@ -219,7 +222,7 @@ impl Devices {
             }
             push(
                 &mut devices,
-                Device::register(name, module, mount)?,
+                Device::register(name, module, &instance, mount)?,
                 GFP_KERNEL,
             )?;
         }
@@ -243,6 +246,7 @@ impl Device {
     fn register(
         name: &[u8],
         module: &'static ThisModule,
+        instance: &Arc<Instance>,
         mount: &Arc<Mount>,
     ) -> Result<Pin<KBox<Self>>> {
         let text = core::str::from_utf8(name).map_err(|_| EINVAL)?;
@@ -254,7 +258,7 @@ impl Device {
             pr_err!("there is a device '{}' already\n", text);
             return Err(EEXIST);
         }
-        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, mount)?;
+        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, mount)?;
         let mut device = KBox::pin_init(
             try_pin_init!(Self {
                 misc: Opaque::zeroed(),

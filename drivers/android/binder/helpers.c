@@ -16,6 +16,7 @@
 #include <linux/sched/mm.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
+#include <linux/user_namespace.h>
 
 #include "helpers.h"
 
@@ -79,4 +80,14 @@ struct kmem_cache *binder_rs_create_cache(const char *name, unsigned int size)
 void *binder_rs_alloc_remote_entries(struct kmem_cache *cache, struct list_lru *lru)
 {
 	return kmem_cache_alloc_lru(cache, lru, GFP_REMOTE);
+}
+
+struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns)
+{
+	return get_user_ns(ns);
+}
+
+void binder_rs_put_user_ns(struct user_namespace *ns)
+{
+	put_user_ns(ns);
 }

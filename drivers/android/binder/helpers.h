@@ -9,6 +9,8 @@ extern char *binder_rs_devices;
 void binder_rs_set_current_state(unsigned int state);
 bool binder_rs_ratelimit(void);
 void binder_rs_cond_resched(void);
+struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns);
+void binder_rs_put_user_ns(struct user_namespace *ns);
 
 /* for memcg.rs, page_range/slot.rs and lru.rs */
 struct mem_cgroup *binder_rs_mem_cgroup_of_current(void);

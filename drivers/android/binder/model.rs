@@ -91,6 +91,7 @@ use crate::{
         BR_TRANSACTION_COMPLETE, //
     },
     in_flight::SentFile,
+    instance::Instance,
     numbers::Numbers,
     oneway::OnewayQueue,
     page_range::{
@@ -126,6 +127,8 @@ use crate::{
 pub(crate) struct Context {
     /// The device's name.
     pub(crate) name: CString,
+    /// The devices that this one belongs to.
+    pub(crate) instance: Arc<Instance>,
     /// The beginning of that, as logs of transactions have it.
     pub(crate) short_name: ShortName,
     /// The address of the manager's node, or 0; to compare with, without the lock.

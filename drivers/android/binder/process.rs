@@ -17,6 +17,7 @@ use kernel::{
         atomic::Relaxed,
         Arc, //
     },
+    task::Kuid,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -299,63 +300,92 @@ impl Process {
         })
     }
 
-    /// Calls `f` for every process, of any device, that the caller knows as `pid`.
+    /// The open files that the current thread means when it says `pid` in `BINDER_FREEZE`: those that the process of
+    /// this pid, in the caller's pid namespace, has opened of devices of the caller's instance.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is none, and what `f` returns.
-    fn for_each_known_as(&self, pid: u32, mut f: impl FnMut(&Arc<Process>) -> Result) -> Result {
+    /// - `EINVAL` if there are none.
+    /// - `EPERM` if the caller has no right to them, as [`Process::may_freeze`] has it.
+    /// - `ENOMEM`.
+    fn named(&self, pid: u32) -> Result<KVec<Arc<Process>>> {
         // 0 is what a task has in a namespace that it is not in, and after it has exited.
         let pid = i32::try_from(pid)
             .ok()
             .filter(|&pid| pid > 0)
             .ok_or(EINVAL)?;
-        let mut found = false;
-        let mut result = Ok(());
-        registry::for_each(|process| {
-            let current = current!();
-            if result.is_ok() && process.task.tgid_nr_ns(current.active_pid_ns()) == pid {
-                found = true;
-                result = f(process);
-            }
-        });
-        if found {
-            result
-        } else {
+        let current = current!();
+        let namespace = current.active_pid_ns();
+        let named = registry::find(|process| {
+            Arc::ptr_eq(&process.context.instance, &self.context.instance)
+                && process.task.tgid_nr_ns(namespace) == pid
+                && !process.inner.lock().dead
+        })?;
+        if named.is_empty() {
             Err(EINVAL)
+        } else if self.may_freeze(&named) {
+            Ok(named)
+        } else {
+            Err(EPERM)
         }
+    }
+
+    /// Whether the current thread may freeze, thaw and ask about `named`, which are open files of one process and of
+    /// devices of this one's instance.
+    ///
+    /// The user that opened all of them may, the user of the context manager, and administrators of the instance. The
+    /// user is the current thread's and not that of this file's opener: a process that has given up its rights since
+    /// has given up this one.
+    ///
+    /// The manager that counts is that of the device that is asked on or of one that the process has open. A file of
+    /// another user on a device that another user manages is out of its reach, and the process with it: any user can
+    /// become the manager of a device that has none. A device that never had a manager is no obstacle, since calls on
+    /// it reach no process.
+    fn may_freeze(&self, named: &[Arc<Process>]) -> bool {
+        let user = Kuid::current_euid();
+        let mut owns = true;
+        let mut manages = self.context.manager_uid() == Some(user);
+        let mut foreign = false;
+        for process in named {
+            let own = process.cred.euid() == user;
+            let manager = process.context.manager_uid();
+            owns &= own;
+            manages |= manager == Some(user);
+            foreign |= !own && manager.is_some_and(|manager| manager != user);
+        }
+        owns || (manages && !foreign) || self.context.instance.current_is_admin()
     }
 
     /// `BINDER_FREEZE`.
     ///
     /// # Errors
     ///
-    /// As [`Process::freeze`]; `EINVAL` if there is no such process.
+    /// As [`Process::named`] and [`Process::freeze`].
     fn freeze_others(&self, info: &FreezeInfo) -> Result {
-        self.for_each_known_as(info.pid, |process| {
+        for process in &self.named(info.pid)? {
             if info.enable != 0 {
-                process.freeze(info.timeout_ms)
+                process.freeze(info.timeout_ms)?;
             } else {
                 process.thaw();
-                Ok(())
             }
-        })
+        }
+        Ok(())
     }
 
     /// `BINDER_GET_FROZEN_INFO`.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such process.
+    /// As [`Process::named`].
     fn frozen_info_of(&self, info: &mut FrozenStatusInfo) -> Result {
         info.sync_recv = 0;
         info.async_recv = 0;
-        self.for_each_known_as(info.pid, |process| {
+        for process in &self.named(info.pid)? {
             let (sync, oneway) = process.frozen_info();
             info.sync_recv |= sync;
             info.async_recv |= oneway;
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// The current thread polls: whether it can read something. It is woken through [`Process::poll`] from now on.

@@ -13,7 +13,10 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::model::Process;
+use crate::{
+    model::Process,
+    sums::push, //
+};
 
 kernel::sync::global_lock! {
     // SAFETY: `init` is called when the module is loaded, before there is a device that could be opened.
@@ -55,6 +58,23 @@ pub(crate) fn remove(process: &Arc<Process>) {
         .as_mut()
         .and_then(|processes| processes.remove_node(&key(process)));
     drop(removed);
+}
+
+/// The processes that are `wanted`. One that comes or goes meanwhile may be left out.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn find(wanted: impl Fn(&Process) -> bool) -> Result<KVec<Arc<Process>>> {
+    let mut found = KVec::new();
+    let mut result = Ok(());
+    for_each(|process| {
+        if result.is_ok() && wanted(process) {
+            result = push(&mut found, process.clone(), GFP_KERNEL_ACCOUNT);
+        }
+    });
+    result?;
+    Ok(found)
 }
 
 /// Calls `f` for every process, with no lock held. One that comes or goes meanwhile may be left out.

@@ -155,7 +155,7 @@ impl Super {
     pub(super) fn add_device(&self, name: &CStr, tell: impl FnOnce(u32) -> Result) -> Result {
         let number = Number::for_device(self)?;
         tell(number.minor)?;
-        let endpoint = Endpoint::new(name, &self.state().mount)?;
+        let endpoint = Endpoint::new(name, &self.info().instance, &self.state().mount)?;
         self.root()?
             .add(name, NewInode::device(number, endpoint)?)?;
         Ok(())

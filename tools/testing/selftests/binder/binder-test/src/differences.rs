@@ -39,6 +39,10 @@ differences! {
     KilledNode = "killed-node",
     /// Whose pid is meant by who freezes a process.
     FreezeNamespace = "freeze-namespace",
+    /// Which processes can be frozen from a device.
+    FreezeMount = "freeze-mount",
+    /// Which users may freeze a process.
+    FreezeRights = "freeze-rights",
     /// What becomes of the buffer of a call or a reply that nobody reads.
     LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.

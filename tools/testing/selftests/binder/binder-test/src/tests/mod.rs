@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use crate::env::Env;
 
 mod binderfs;
+mod binderfs_freeze;
 mod binderfs_logs;
 mod buffer;
 mod counts;
@@ -121,6 +122,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         report::TESTS,
         binderfs::TESTS,
         binderfs_logs::TESTS,
+        binderfs_freeze::TESTS,
         flush::TESTS,
         skipped::TESTS,
         pinned::TESTS,
