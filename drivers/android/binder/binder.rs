@@ -126,7 +126,7 @@ impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
         // SAFETY: The module is loaded once, and nobody is in it yet.
         unsafe { registry::init() };
-        lsm::init();
+        lsm::init()?;
         // SAFETY: As above.
         let logs = unsafe { log_file::Directory::new(module) };
         // SAFETY: As above: there is no other.

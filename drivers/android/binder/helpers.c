@@ -35,6 +35,12 @@ char *binder_rs_devices = "binder,hwbinder,vndbinder";
 module_param_named(devices, binder_rs_devices, charp, 0444);
 MODULE_PARM_DESC(devices, "names of the device nodes, separated by commas; each is a context of its own");
 
+#ifdef MODULE
+char *binder_rs_lsm_hooks = "required";
+module_param_named(lsm_hooks, binder_rs_lsm_hooks, charp, 0444);
+MODULE_PARM_DESC(lsm_hooks, "'required' (default): not loaded where SELinux is active and the kernel does not export its Binder hooks; 'optional': loaded all the same, SELinux is not asked then");
+#endif
+
 void binder_rs_set_current_state(unsigned int state)
 {
 	set_current_state(state);

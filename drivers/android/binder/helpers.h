@@ -6,6 +6,9 @@
 #include <linux/fs_context.h>
 
 extern char *binder_rs_devices;
+#ifdef MODULE
+extern char *binder_rs_lsm_hooks;
+#endif
 void binder_rs_set_current_state(unsigned int state);
 bool binder_rs_ratelimit(void);
 void binder_rs_cond_resched(void);

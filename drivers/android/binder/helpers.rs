@@ -12,6 +12,7 @@ use core::{
 use kernel::{
     bindings,
     ffi::{
+        c_char,
         c_int,
         c_uint,
         c_void, //
@@ -20,7 +21,9 @@ use kernel::{
 };
 
 extern "C" {
-    static binder_rs_devices: *const kernel::ffi::c_char;
+    static binder_rs_devices: *const c_char;
+    #[cfg(MODULE)]
+    static binder_rs_lsm_hooks: *const c_char;
     fn binder_rs_set_current_state(state: c_uint);
     fn binder_rs_ratelimit() -> bool;
     fn binder_rs_cond_resched();
@@ -32,6 +35,23 @@ extern "C" {
 pub(crate) fn devices() -> &'static [u8] {
     // SAFETY: The variable is defined in `helpers.c` and not written to, see above.
     let text = unsafe { binder_rs_devices };
+    // SAFETY: It is a `charp` parameter.
+    unsafe { parameter(text) }
+}
+
+/// The module parameter `lsm_hooks=`: a word. It cannot be written once the module runs either.
+#[cfg(MODULE)]
+pub(crate) fn lsm_hooks() -> &'static [u8] {
+    // SAFETY: The variable is defined in `helpers.c` and not written to, see above.
+    let text = unsafe { binder_rs_lsm_hooks };
+    // SAFETY: It is a `charp` parameter.
+    unsafe { parameter(text) }
+}
+
+/// # Safety
+///
+/// `text` must be the value of a `charp` parameter.
+unsafe fn parameter(text: *const c_char) -> &'static [u8] {
     // SAFETY: A `charp` parameter is a string that ends in NUL.
     let length = unsafe { bindings::strlen(text) };
     // SAFETY: The string has so many bytes, and lives as long as the module does.

@@ -38,6 +38,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signal::sigaction;
 
 pub use self::aio::Aio;
+pub use self::denial::Asked;
 pub use self::denial::Denial;
 pub use self::nice::nice;
 pub use self::nice::set_nice;

@@ -3,7 +3,8 @@
 //! A security module that says no.
 //!
 //! The kernel lets programs of its own byte code be security modules (`BPF_LSM`). One of two instructions, the
-//! number to return and the return, denies everything at one hook for as long as it is attached.
+//! number to return and the return, denies everything at one hook for as long as it is attached. A few more look at
+//! what the hook is asked about.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -66,15 +67,56 @@ pub struct Denial {
     _attached: OwnedFd,
 }
 
+/// Something that a hook is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Which of the hook's arguments, from 0.
+    pub argument: u16,
+    /// The kernel's struct that it points to.
+    pub of: &'static str,
+    /// A field of 32 bits in that.
+    pub field: &'static str,
+    /// What stands there.
+    pub is: u32,
+}
+
+/// One instruction: what to do, the register it is done to, another, an offset and a number.
+fn instruction(code: u8, to: u8, from: u8, offset: u16, number: i32) -> u64 {
+    u64::from(code) | u64::from(to | (from << 4)) << 8 | u64::from(offset) << 16 | u64::from(number as u32) << 32
+}
+
+const RETURN: u8 = 0x95;
+const SET: u8 = 0xb7;
+const LOAD_64: u8 = 0x79;
+const LOAD_32: u8 = 0x61;
+const SKIP_UNLESS_EQUAL: u8 = 0x55;
+
 impl Denial {
     /// Has a hook (`binder_transaction`, say) return an error to everybody.
     pub fn new(env: &Env, hook: &str, errno: Errno) -> Self {
-        let Ok(types) = fs::read(TYPES) else { env.skip("the kernel does not tell its types (DEBUG_INFO_BTF)") };
-        let Some(attach_btf_id) = function(&types, &format!("bpf_lsm_{hook}")) else {
+        let program = [instruction(SET, 0, 0, 0, -(errno as i32)), instruction(RETURN, 0, 0, 0, 0)];
+        Self::with(env, hook, &program)
+    }
+
+    /// Has a hook return an error where it is asked about this, and else nothing.
+    pub fn when(env: &Env, hook: &str, asked: Asked, errno: Errno) -> Self {
+        let types = types(env);
+        let offset = member(&types, asked.of, asked.field).expect("a field of the kernel's");
+        let program = [
+            instruction(LOAD_64, 2, 1, 8 * asked.argument, 0),
+            instruction(LOAD_32, 3, 2, offset, 0),
+            instruction(SET, 0, 0, 0, 0),
+            instruction(SKIP_UNLESS_EQUAL, 3, 0, 1, asked.is as i32),
+            instruction(SET, 0, 0, 0, -(errno as i32)),
+            instruction(RETURN, 0, 0, 0, 0),
+        ];
+        Self::with(env, hook, &program)
+    }
+
+    fn with(env: &Env, hook: &str, program: &[u64]) -> Self {
+        let Some(attach_btf_id) = function(&types(env), &format!("bpf_lsm_{hook}")) else {
             env.skip("the kernel has no security module of byte code (BPF_LSM)")
         };
-        // Put a number into register 0; return it.
-        let program: [u64; 2] = [0xb7 | (u64::from((-(errno as i32)) as u32) << 32), 0x95];
         let license = c"GPL";
         let load = Load {
             prog_type: BPF_PROG_TYPE_LSM,
@@ -91,6 +133,10 @@ impl Denial {
     }
 }
 
+fn types(env: &Env) -> Vec<u8> {
+    fs::read(TYPES).unwrap_or_else(|_| env.skip("the kernel does not tell its types (DEBUG_INFO_BTF)"))
+}
+
 fn bpf<T: IntoBytes + Immutable>(command: libc::c_long, attributes: &T) -> nix::Result<OwnedFd> {
     let bytes = attributes.as_bytes();
     // SAFETY: the kernel reads the attributes, and what their addresses point to: live objects of the caller's.
@@ -102,20 +148,47 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+const STRUCT: u32 = 4;
+const FUNC: u32 = 12;
+
 /// The number of the function of that name among the kernel's types.
 fn function(btf: &[u8], wanted: &str) -> Option<u32> {
-    const FUNC: u32 = 12;
-    let [header, types, types_len, strings] = [4, 8, 12, 16].map(|at| word(btf, at).map(|word| word as usize));
-    let strings = btf.get(header? + strings?..)?;
+    find(btf, FUNC, wanted).map(|(id, _)| id)
+}
+
+/// Where a field is in a struct of the kernel's, in bytes.
+fn member(btf: &[u8], wanted: &str, field: &str) -> Option<u16> {
+    let strings = strings(btf)?;
+    let (_, mut members) = find(btf, STRUCT, wanted)?;
+    loop {
+        // Name, type, and where it begins, in bits. (With fields of bits there are other numbers in the upper byte.)
+        if is_named(strings, word(members, 0)?, field)? {
+            return u16::try_from((word(members, 8)? & 0xff_ffff) / 8).ok();
+        }
+        members = members.get(12..)?;
+    }
+}
+
+fn strings(btf: &[u8]) -> Option<&[u8]> {
+    btf.get(word(btf, 4)? as usize + word(btf, 16)? as usize..)
+}
+
+fn is_named(strings: &[u8], name: u32, wanted: &str) -> Option<bool> {
+    let name = strings.get(name as usize..)?;
+    Some(name.starts_with(wanted.as_bytes()) && name.get(wanted.len()) == Some(&0))
+}
+
+/// The number of the type of that kind and name, and what is behind its head.
+fn find<'a>(btf: &'a [u8], wanted_kind: u32, wanted: &str) -> Option<(u32, &'a [u8])> {
+    let [header, types, types_len] = [4, 8, 12].map(|at| word(btf, at).map(|word| word as usize));
+    let strings = strings(btf)?;
     let types = btf.get(header? + types?..)?.get(..types_len?)?;
     let (mut at, mut id) = (0, 1);
     while let (Some(name), Some(info)) = (word(types, at), word(types, at + 4)) {
         let (count, kind) = (info as usize & 0xffff, (info >> 24) & 0x1f);
-        if kind == FUNC {
-            let name = strings.get(name as usize..)?;
-            if name.starts_with(wanted.as_bytes()) && name.get(wanted.len()) == Some(&0) {
-                return Some(id);
-            }
+        if kind == wanted_kind && is_named(strings, name, wanted)? {
+            let members = if kind == STRUCT { 12 * count } else { 0 };
+            return Some((id, types.get(at + 12..at + 12 + members)?));
         }
         // Type, then what its kind adds for each of its parts, or once.
         at += 12
@@ -134,6 +207,8 @@ fn function(btf: &[u8], wanted: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::function;
+    use super::instruction;
+    use super::member;
 
     #[test]
     fn a_function_is_found_behind_types_of_other_kinds() {
@@ -149,5 +224,27 @@ mod tests {
         assert_eq!(function(&bytes, "tw"), None);
         assert_eq!(function(&bytes, "one"), None);
         assert_eq!(function(&[], "two"), None);
+        assert_eq!(member(&bytes, "two", "one"), None);
+    }
+
+    #[test]
+    fn a_field_is_found_in_its_struct() {
+        let header: [u32; 6] = [0x1_eb9f, 24, 0, 64, 64, 13];
+        let number: [u32; 4] = [1, 1 << 24, 4, 32];
+        let structure: [u32; 9] = [5, (4 << 24) | 2, 8, 1, 1, 0, 9, 1, 32];
+        let function_two: [u32; 3] = [5, 12 << 24, 2];
+        let words = [&header[..], &number, &structure, &function_two].concat();
+        let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend(b"\0one\0two\0tri\0");
+        assert_eq!(member(&bytes, "two", "one"), Some(0));
+        assert_eq!(member(&bytes, "two", "tri"), Some(4));
+        assert_eq!(member(&bytes, "two", "two"), None);
+        assert_eq!(member(&bytes, "one", "tri"), None);
+        assert_eq!(function(&bytes, "two"), Some(3));
+    }
+
+    #[test]
+    fn an_instruction_is_eight_bytes() {
+        assert_eq!(instruction(0x61, 3, 2, 0x1234, -1), 0xffff_ffff_1234_2361);
     }
 }

@@ -18,6 +18,7 @@ mod faults_rest;
 mod fd;
 mod flush;
 mod freeze;
+mod hooks;
 mod in_flight;
 mod info;
 mod ioctl;
@@ -137,6 +138,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         faults_around::TESTS,
         faults_rest::TESTS,
         module::TESTS,
+        hooks::TESTS,
     ]
     .into_iter()
     .flatten()

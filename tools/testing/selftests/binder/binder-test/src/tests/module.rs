@@ -67,8 +67,13 @@ impl<'a> Module<'a> {
     }
 
     fn load_with(&self, parameters: &str) -> nix::Result<()> {
+        self.load_file(&self.file, parameters)
+    }
+
+    /// Loads another file in its place.
+    pub fn load_file(&self, file: &File, parameters: &str) -> nix::Result<()> {
         let parameters = CString::new(parameters).expect("parameters");
-        finit_module(self.file.as_fd(), &parameters, ModuleInitFlags::empty())
+        finit_module(file.as_fd(), &parameters, ModuleInitFlags::empty())
     }
 
     /// Loads it.
