@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! The one-way transactions that wait behind the one that a node's owner works on.
 //!
@@ -177,6 +177,7 @@ mod tests {
 
     struct Item;
 
+    #[expect(unsafe_code)]
     // SAFETY: There is no home.
     unsafe impl Work for Item {
         fn deliver(
