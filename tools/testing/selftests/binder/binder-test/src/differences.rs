@@ -43,6 +43,8 @@ differences! {
     FreezeMount = "freeze-mount",
     /// Which users may freeze a process.
     FreezeRights = "freeze-rights",
+    /// What holds where a process is frozen and thawed at the same time.
+    OvertakenFreeze = "overtaken-freeze",
     /// What becomes of the buffer of a call or a reply that nobody reads.
     LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.

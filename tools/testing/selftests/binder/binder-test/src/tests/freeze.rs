@@ -2,6 +2,8 @@
 
 //! Frozen processes: who may call them, what is kept for them, and who is told.
 
+use std::sync::mpsc;
+
 use binder_client::Binder;
 use binder_client::Call;
 use binder_client::Commands;
@@ -16,6 +18,7 @@ use binder_client::uapi::FrozenStatusInfo;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sched::unshare;
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::stat::SFlag;
 use nix::sys::stat::mknod;
@@ -29,7 +32,9 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
+use crate::fixture::until;
 use crate::fixture::until_in_ioctl;
+use crate::hostile;
 use crate::kernel::Cgroup;
 use crate::mounts::become_root_of_a_user_namespace;
 
@@ -42,6 +47,10 @@ tests! { Interface, "freeze":
     later_one_way_call_takes_the_place_of_an_earlier,
     call_that_is_out_keeps_it_from_freezing,
     freezing_waits_for_calls_that_are_out,
+    freezing_goes_on_after_a_signal,
+    thaw_ends_a_freezing_that_waits,
+    freezing_that_fails_leaves_another_one_waiting,
+    notification_is_true_in_the_end,
     what_a_frozen_process_was_sent_is_known,
     notification_tells_the_state_and_its_changes,
     notification_is_told_once_at_a_time,
@@ -276,7 +285,7 @@ fn freezing_waits_for_calls_that_are_out(env: &Env) {
     assert_eq!(scene.take(), 3);
     let pid = scene.peer.pid() as u32;
     let binder = scene.client.binder().clone();
-    let (say, hear) = std::sync::mpsc::channel();
+    let (say, hear) = mpsc::channel();
     let freezing = std::thread::spawn(move || {
         say.send(binder_client::process::thread_id()).expect("somebody listens");
         let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 600_000 };
@@ -291,6 +300,165 @@ fn freezing_waits_for_calls_that_are_out(env: &Env) {
     scene.client.give_back(&reply);
     scene.client.start(Call::new(scene.handle, 4, &Parcel::new()));
     scene.client.expect(&[Return::FrozenReply]);
+}
+
+/// A thread that freezes a process whose calls have not ended, and is asleep in that.
+struct Freezing {
+    thread: std::thread::JoinHandle<nix::Result<i32>>,
+    tid: i32,
+}
+
+impl Freezing {
+    fn start(scene: &Scene) -> Self {
+        let pid = scene.peer.pid() as u32;
+        let binder = scene.client.binder().clone();
+        let (say, hear) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            say.send(binder_client::process::thread_id()).expect("the test is there");
+            let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 600_000 };
+            binder.ioctl(uapi::BINDER_FREEZE, &mut info)
+        });
+        let tid = hear.recv().expect("the thread is there");
+        let freezing = Self { thread, tid };
+        freezing.until_asleep();
+        freezing
+    }
+
+    fn until_asleep(&self) {
+        until_in_ioctl(nix::unistd::getpid().as_raw(), self.tid);
+    }
+
+    fn ended(self) -> nix::Result<i32> {
+        self.thread.join().expect("the thread is well")
+    }
+}
+
+impl Scene {
+    /// A call that the server has taken and not answered.
+    fn call_out(&mut self) {
+        self.client.start(Call::new(self.handle, 3, &Parcel::new()));
+        assert_eq!(self.take(), 3);
+    }
+
+    /// The answer to it.
+    fn call_back(&mut self) {
+        self.peer.say(0);
+        self.peer.hear();
+    }
+
+    /// Reads and acknowledges freeze notifications until there are no more; what they said.
+    fn told(&mut self) -> Vec<u32> {
+        let mut told = Vec::new();
+        loop {
+            let returns = self.client.drain();
+            let news = returns.iter().filter_map(|ret| match ret {
+                Return::FrozenBinder(info) => Some(info.is_frozen),
+                _ => None,
+            });
+            let before = told.len();
+            told.extend(news);
+            if told.len() == before {
+                return told;
+            }
+            self.client.queue().freeze_done(COOKIE);
+            self.client.flush().expect("BC_FREEZE_NOTIFICATION_DONE");
+        }
+    }
+}
+
+fn freezing_goes_on_after_a_signal(env: &Env) {
+    for (restart, wanted) in [(true, Ok(0)), (false, Err(Errno::EINTR))] {
+        let mut scene = Scene::new(env);
+        hostile::handle_signal(Signal::SIGUSR1, restart);
+        scene.call_out();
+        let freezing = Freezing::start(&scene);
+        let before = hostile::signals_handled();
+        hostile::signal_thread(freezing.tid, Signal::SIGUSR1);
+        until(|| hostile::signals_handled() != before);
+        if wanted.is_ok() {
+            freezing.until_asleep();
+        }
+        scene.call_back();
+        assert_eq!(freezing.ended(), wanted);
+        let reply = scene.client.expect_reply();
+        scene.client.give_back(&reply);
+        // Either it is frozen, or it has not stayed half frozen.
+        let told = scene.one_way(1);
+        let pending = if wanted.is_ok() { Return::TransactionPendingFrozen } else { Return::TransactionComplete };
+        assert_eq!(told, [pending]);
+        scene.registry.kill(&mut scene.client);
+    }
+}
+
+fn thaw_ends_a_freezing_that_waits(env: &Env) {
+    if env.driver(Difference::OvertakenFreeze) == Driver::C {
+        env.skip("a freezing that was overtaken sleeps until its time is over");
+    }
+    let mut scene = Scene::new(env);
+    scene.send(|commands, handle| {
+        commands.request_freeze(handle, COOKIE);
+    });
+    scene.send(|commands, _| {
+        commands.freeze_done(COOKIE);
+    });
+    scene.call_out();
+    let freezing = Freezing::start(&scene);
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    // It is thawed: that holds, and is what is told in the end.
+    assert_eq!(freezing.ended(), Err(Errno::EAGAIN));
+    scene.call_back();
+    assert_eq!(scene.told(), [0]);
+    assert_eq!(scene.one_way(1), [Return::TransactionComplete]);
+}
+
+fn freezing_that_fails_leaves_another_one_waiting(env: &Env) {
+    if env.driver(Difference::OvertakenFreeze) == Driver::C {
+        env.skip("a freezing that was overtaken sleeps until its time is over");
+    }
+    let mut scene = Scene::new(env);
+    scene.call_out();
+    let freezing = Freezing::start(&scene);
+    assert_eq!(scene.freeze(1, 0), Err(Errno::EAGAIN));
+    let mut other = End::open(env);
+    let handle = scene.registry.get(&mut other, 1);
+    other.start(Call::new(handle, 1, &Parcel::new()));
+    other.expect(&[Return::FrozenReply]);
+    scene.call_back();
+    assert_eq!(freezing.ended(), Ok(0));
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+    // What was said to be frozen is.
+    assert_eq!(scene.one_way(1), [Return::TransactionPendingFrozen]);
+}
+
+fn notification_is_true_in_the_end(env: &Env) {
+    let mut scene = Scene::new(env);
+    let rounds = if env.thorough { 3000 } else { 200 };
+    let pid = scene.peer.pid() as u32;
+    let binder = binder_client::Binder::open(&env.device).expect("open");
+    let (turn, turns) = mpsc::channel::<u32>();
+    let (done, is_done) = mpsc::channel();
+    let freezer = std::thread::spawn(move || {
+        for round in turns {
+            let mut info = FreezeInfo { pid, enable: round % 2, timeout_ms: 0 };
+            binder.ioctl(uapi::BINDER_FREEZE, &mut info).expect("BINDER_FREEZE");
+            done.send(()).expect("the test is there");
+        }
+    });
+    for round in 1..=rounds {
+        let handle = scene.handle;
+        scene.client.queue().request_freeze(handle, COOKIE);
+        turn.send(round).expect("the freezer is there");
+        scene.client.flush().expect("BC_REQUEST_FREEZE_NOTIFICATION");
+        is_done.recv().expect("the freezer is there");
+        assert_eq!(scene.told().last(), Some(&(round % 2)), "round {round}");
+        let told = scene.send(|commands, handle| {
+            commands.clear_freeze(handle, COOKIE);
+        });
+        assert_eq!(told, [Return::ClearFreezeNotificationDone(COOKIE)]);
+    }
+    drop(turn);
+    freezer.join().expect("the freezer is well");
 }
 
 fn what_a_frozen_process_was_sent_is_known(env: &Env) {

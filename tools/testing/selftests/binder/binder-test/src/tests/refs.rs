@@ -2,6 +2,8 @@
 
 //! Counting references: what holders say, and what owners hear.
 
+use std::sync::mpsc;
+
 use binder_client::Call;
 use binder_client::Commands;
 use binder_client::Parcel;
@@ -40,6 +42,8 @@ tests! { Core, "refs":
     order_of_acquire_and_increfs_is_free,
     counts_go_up_and_down_many_times,
     release_and_resend_in_one_breath,
+    node_is_held_while_it_is_sent,
+    node_of_an_exiting_thread_is_told_to_the_next_sender,
 }
 
 const NODE: PtrCookie = Pair::NODE;
@@ -423,4 +427,139 @@ fn release_and_resend_in_one_breath(env: &Env) {
     // There is nothing to be told any more: the node was never without a holder that the owner knew of.
     let received = pair.server.expect_transaction();
     pair.server.give_back(&received);
+}
+
+/// One thread sends a handle while another of its process gives it up. Either the handle is not there any more, or the
+/// owner gets its node and has not been told before that it is let go of.
+fn node_is_held_while_it_is_sent(env: &Env) {
+    const OTHER: PtrCookie = node(0x77);
+
+    let mut pair = Pair::new(env);
+    let rounds = if env.thorough { 20_000 } else { 400 };
+    let (give, given) = mpsc::channel::<(u32, u32)>();
+    let (done, is_done) = mpsc::channel();
+    let releaser = std::thread::spawn({
+        let binder = pair.client.binder().clone();
+        move || {
+            for (round, handle) in given {
+                // Now a little earlier, now a little later than the sender.
+                (0..round * 37 % 1500).for_each(|_| std::hint::spin_loop());
+                let mut commands = Commands::new();
+                commands.release(handle);
+                binder.write_read(commands.bytes(), &mut []).0.expect("BC_RELEASE");
+                done.send(()).expect("the test is there");
+            }
+        }
+    });
+    let (mut sent, mut refused) = (0, 0);
+    for round in 1..=rounds {
+        // The client gets a handle with one strong reference, and nothing else holds the node.
+        pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
+        let received = pair.server.expect_transaction();
+        pair.server.give_back(&received);
+        pair.server.start_reply(Call::reply(&Parcel::from_object(&object::binder(OTHER.ptr, OTHER.cookie))));
+        let told = pair.server.drain();
+        assert_eq!(
+            told,
+            [Return::IncRefs(OTHER), Return::Acquire(OTHER), Return::TransactionComplete],
+            "round {round}"
+        );
+        pair.server.queue().increfs_done(OTHER).acquire_done(OTHER);
+        pair.server.flush().expect("BC_ACQUIRE_DONE");
+        let reply = pair.client.expect_reply();
+        let payload = pair.client.payload(&reply).expect("a readable reply");
+        let handle = payload.flat(0).and_then(|object| object.as_handle()).expect("a handle");
+        pair.client.queue().acquire(handle);
+        pair.client.give_back(&reply);
+
+        let parcel = Parcel::from_object(&object::handle(handle));
+        give.send((round, handle)).expect("the other thread is there");
+        std::thread::yield_now();
+        pair.client.start(Call::one_way(pair.handle, 2, &parcel));
+        is_done.recv().expect("the other thread is there");
+        let answer = pair.client.drain();
+        let told = pair.server.drain();
+        match answer[..] {
+            [Return::TransactionComplete] => {
+                sent += 1;
+                let [Return::Transaction(received)] = told[..] else {
+                    panic!("round {round}: the owner was told {told:x?}");
+                };
+                pair.server.give_back(&received);
+                assert_eq!(pair.server.drain(), [Return::Release(OTHER), Return::DecRefs(OTHER)], "round {round}");
+            }
+            [Return::FailedReply] => {
+                refused += 1;
+                assert_eq!(told, [Return::Release(OTHER), Return::DecRefs(OTHER)], "round {round}");
+            }
+            _ => panic!("round {round}: the sender was told {answer:x?}"),
+        }
+    }
+    drop(give);
+    releaser.join().expect("the other thread is well");
+    println!("{sent} were sent, {refused} were not");
+}
+
+/// A thread that leaves has asked its owner for a node and not read that; another one sends the node meanwhile. The
+/// owner is asked before the second thread reads that the node was sent.
+fn node_of_an_exiting_thread_is_told_to_the_next_sender(env: &Env) {
+    const OTHER: PtrCookie = node(0x78);
+    /// What the thread has to give up before the node.
+    const BEFORE: usize = 2000;
+
+    let mut pair = Pair::new(env);
+    let rounds = if env.thorough { 300 } else { 10 };
+    let target = pair.lend(node(0x79));
+    pair.client.drain();
+    // The second one sends the node to another process, for which the node is new.
+    let mut other = End::open(env);
+    pair.registry.put(&mut other, 5, object::binder(0x7a000, 0x7a008));
+    let second_target = pair.registry.get(&mut pair.server, 5);
+    for round in 0..rounds {
+        let (say_ready, ready) = mpsc::channel();
+        let (say_go, go) = mpsc::channel::<()>();
+        let leaver = std::thread::spawn({
+            let binder = pair.server.binder().clone();
+            move || {
+                let empty = Parcel::new();
+                let parcel = Parcel::from_object(&object::binder(OTHER.ptr, OTHER.cookie));
+                let mut commands = Commands::new();
+                for _ in 0..BEFORE {
+                    commands.transaction(Call::one_way(target, 1, &empty));
+                }
+                commands.transaction(Call::one_way(target, 2, &parcel));
+                binder.write_read(commands.bytes(), &mut []).0.expect("BC_TRANSACTION");
+                say_ready.send(()).expect("the test is there");
+                go.recv().expect("the test is there");
+                binder.thread_exit().expect("BINDER_THREAD_EXIT");
+            }
+        });
+        ready.recv().expect("the other thread is there");
+        say_go.send(()).expect("the other thread is there");
+        (0..round * 97).for_each(|_| std::hint::spin_loop());
+        let parcel = Parcel::from_object(&object::binder(OTHER.ptr, OTHER.cookie));
+        pair.server.start(Call::one_way(second_target, 3, &parcel));
+        let told = pair.server.drain();
+        leaver.join().expect("the other thread is well");
+        assert_eq!(
+            told,
+            [Return::IncRefs(OTHER), Return::Acquire(OTHER), Return::TransactionComplete],
+            "round {round}"
+        );
+        pair.server.queue().increfs_done(OTHER).acquire_done(OTHER);
+        pair.server.flush().expect("BC_ACQUIRE_DONE");
+        // One after the other: the next is due when the one before is freed.
+        let mut left = BEFORE + 1;
+        while left > 0 {
+            for ret in pair.client.drain() {
+                if let Return::Transaction(received) = ret {
+                    pair.client.give_back(&received);
+                    left -= 1;
+                }
+            }
+        }
+        let received = other.expect_transaction();
+        other.give_back(&received);
+        pair.server.expect(&[Return::Release(OTHER), Return::DecRefs(OTHER)]);
+    }
 }
