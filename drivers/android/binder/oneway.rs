@@ -179,7 +179,6 @@ mod tests {
 
     #[expect(unsafe_code)]
     // SAFETY: There is no home.
-    #[allow(unsafe_code)]
     unsafe impl Work for Item {
         fn deliver(
             self: Arc<Queued<Self>>,
