@@ -32,6 +32,7 @@ use crate::{
     fd,
     helpers,
     in_flight::SentFile,
+    memcg::Payer,
     model::{
         Buffer,
         Cargo,
@@ -86,6 +87,14 @@ pub(crate) struct Wanted {
     pub(crate) id: u32,
 }
 
+/// What a reservation shows of the one-way calls in a mapping.
+pub(crate) struct OnewayCalls {
+    /// The sender is suspected of flooding the receiver with them.
+    pub(crate) suspect: bool,
+    /// The buffer is that of the only one.
+    pub(crate) only: bool,
+}
+
 /// Why there is no buffer.
 pub(crate) enum NoBuffer {
     /// The receiver has no mapping.
@@ -117,12 +126,15 @@ fn wide(n: u32) -> usize {
 }
 
 impl Process {
-    fn reserve_range(&self, request: &Request) -> Result<Reserved, NoBuffer> {
+    fn reserve_range(&self, request: &Request, is_reply: bool) -> Result<Reserved, NoBuffer> {
         let mut buffers = self.buffers.lock();
         let mut result = buffers.reserve(request);
         if let Err(ReserveError::NeedSpare) = result {
             drop(buffers);
-            let spare = Spare::new().map_err(|_| NoBuffer::NoMemory)?;
+            let spare = self
+                .payer_of(is_reply)
+                .pay(Spare::new)
+                .map_err(|_| NoBuffer::NoMemory)?;
             buffers = self.buffers.lock();
             let surplus = buffers.add_spare(spare);
             result = buffers.reserve(request);
@@ -149,13 +161,11 @@ impl Process {
     }
 
     /// Reserves a buffer in this process's mapping; `node` stays held until it is freed.
-    ///
-    /// Returns with it whether the sender is suspected of flooding the receiver with one-way calls.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         wanted: &Wanted,
         node: Option<StrongNode>,
-    ) -> Result<(Buffer, bool), NoBuffer> {
+    ) -> Result<(Buffer, OnewayCalls), NoBuffer> {
         let layout = Layout {
             data: wanted.data_size,
             offsets: wanted.offsets_size,
@@ -170,19 +180,23 @@ impl Process {
             trace::buffer_alloc_failed(self.pid, wanted.id, 0, size);
             e
         };
+        let request = Request {
+            size,
+            oneway: wanted.oneway,
+            pid: wanted.pid,
+            id: wanted.id,
+        };
         let reserved = self
-            .reserve_range(&Request {
-                size,
-                oneway: wanted.oneway,
-                pid: wanted.pid,
-                id: wanted.id,
-            })
+            .reserve_range(&request, node.is_none())
             .map_err(failed)?;
         let pages = match PageRange::acquire(&self.pages, reserved.offset, reserved.size) {
             Ok(pages) => pages,
-            Err(_) => {
+            Err(e) => {
                 self.free_range(reserved.offset);
-                return Err(failed(NoBuffer::NoMemory));
+                return Err(failed(match e {
+                    ESRCH => NoBuffer::NotMapped,
+                    _ => NoBuffer::NoMemory,
+                }));
             }
         };
         trace::buffer_alloc(self.pid, wanted.id, reserved.offset, reserved.size);
@@ -205,10 +219,23 @@ impl Process {
                 _counted: CountedBuffer::new(),
             }),
         };
-        let suspect = reserved
-            .inquiry
-            .is_some_and(|inquiry| self.is_flooded(inquiry));
-        Ok((buffer, suspect))
+        let oneway_calls = OnewayCalls {
+            suspect: reserved
+                .inquiry
+                .is_some_and(|inquiry| self.is_flooded(inquiry)),
+            only: reserved.only_oneway,
+        };
+        Ok((buffer, oneway_calls))
+    }
+
+    /// What is charged with a transaction to this process: the sender of a call, which is the current task, or the
+    /// receiver of a reply, which has asked for it.
+    fn payer_of(&self, is_reply: bool) -> Payer {
+        if is_reply {
+            self.pages.payer()
+        } else {
+            Payer::Current
+        }
     }
 
     /// Gives a range back to be reserved again. It cannot fail: whoever calls this has reserved it.
@@ -358,10 +385,17 @@ impl Buffer {
 
     fn cargo(&mut self) -> Result<&mut Cargo> {
         let held = self.held.as_mut().ok_or(EINVAL)?;
-        if held.cargo.is_none() {
-            held.cargo = Some(KBox::new(Cargo::default(), GFP_KERNEL_ACCOUNT)?);
-        }
         held.cargo.as_deref_mut().ok_or(EINVAL)
+    }
+
+    /// The cargo, made if there is none, and the payer for what is put into it.
+    fn make_cargo(&mut self) -> Result<(&mut Cargo, Payer)> {
+        let held = self.held.as_mut().ok_or(EINVAL)?;
+        let payer = self.process.payer_of(held.node.is_none());
+        if held.cargo.is_none() {
+            held.cargo = Some(payer.pay(|flags| KBox::new(Cargo::default(), flags))?);
+        }
+        Ok((held.cargo.as_deref_mut().ok_or(EINVAL)?, payer))
     }
 
     /// Lets `object` be given back with the buffer.
@@ -371,8 +405,8 @@ impl Buffer {
     /// `ENOMEM`; the object is given back at once then.
     pub(crate) fn add_object(&mut self, object: ObjectRef) -> Result {
         let room = self
-            .cargo()
-            .and_then(|cargo| reserve(&mut cargo.objects, 1, GFP_KERNEL_ACCOUNT));
+            .make_cargo()
+            .and_then(|(cargo, payer)| payer.pay(|flags| reserve(&mut cargo.objects, 1, flags)));
         if let Err(e) = room {
             object.give_back(&self.process);
             return Err(e);
@@ -386,7 +420,8 @@ impl Buffer {
     ///
     /// `ENOMEM`.
     pub(crate) fn add_file(&mut self, file: SentFile) -> Result {
-        push(&mut self.cargo()?.files, file, GFP_KERNEL_ACCOUNT)
+        let (cargo, payer) = self.make_cargo()?;
+        payer.pay(|flags| push(&mut cargo.files, file, flags))
     }
 
     /// The buffer is filled: has its files be held as long as there is a mapping to receive them in.
@@ -405,8 +440,9 @@ impl Buffer {
 
     fn send_some_files(&mut self) -> Result {
         let offset = wide(self.held()?.offset);
-        let files = core::mem::take(&mut self.cargo()?.files);
-        self.process.pages.in_flight().add(offset, files)?;
+        let (cargo, payer) = self.make_cargo()?;
+        let files = core::mem::take(&mut cargo.files);
+        payer.pay(|flags| self.process.pages.in_flight().add(offset, files, flags))?;
         self.cargo()?.files_in_flight = true;
         Ok(())
     }
@@ -418,7 +454,7 @@ impl Buffer {
     /// `ENOMEM`.
     pub(crate) fn address_for(&mut self, at: usize, to: usize) -> Result<u64> {
         let address = self.address()?;
-        let cargo = self.cargo()?;
+        let (cargo, payer) = self.make_cargo()?;
         if cargo.addresses.is_empty() {
             cargo.written_at = address;
         }
@@ -426,7 +462,7 @@ impl Buffer {
             at: at.try_into()?,
             to: to.try_into()?,
         };
-        push(&mut cargo.addresses, sent, GFP_KERNEL_ACCOUNT)?;
+        payer.pay(|flags| push(&mut cargo.addresses, sent, flags))?;
         Ok(cargo.written_at.wrapping_add(to) as u64)
     }
 

@@ -24,11 +24,8 @@
 static_assert(SHRINKER_NUMA_AWARE == 4);
 static_assert(SHRINKER_MEMCG_AWARE == 8);
 
-/*
- * For what one process pays and another allocates. Such an allocation fails rather than have a process killed in the
- * group that pays.
- */
-#define GFP_REMOTE (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL)
+/* What memcg.rs makes of its number. */
+static_assert(__GFP_RETRY_MAYFAIL == BIT(___GFP_RETRY_MAYFAIL_BIT));
 
 /* The module! macro knows integer parameters only. */
 char *binder_rs_devices = "binder,hwbinder,vndbinder";
@@ -73,19 +70,14 @@ struct mem_cgroup *binder_rs_set_active_mem_cgroup(struct mem_cgroup *memcg)
 	return set_active_memcg(memcg);
 }
 
-struct page *binder_rs_alloc_remote_page(void)
-{
-	return alloc_page(GFP_REMOTE | __GFP_HIGHMEM | __GFP_ZERO);
-}
-
 struct kmem_cache *binder_rs_create_cache(const char *name, unsigned int size)
 {
 	return kmem_cache_create(name, size, 0, SLAB_HWCACHE_ALIGN | SLAB_ACCOUNT, NULL);
 }
 
-void *binder_rs_alloc_remote_entries(struct kmem_cache *cache, struct list_lru *lru)
+void *binder_rs_alloc_entries(struct kmem_cache *cache, struct list_lru *lru, gfp_t flags)
 {
-	return kmem_cache_alloc_lru(cache, lru, GFP_REMOTE);
+	return kmem_cache_alloc_lru(cache, lru, flags);
 }
 
 struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns)

@@ -15,13 +15,12 @@ void binder_rs_cond_resched(void);
 struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns);
 void binder_rs_put_user_ns(struct user_namespace *ns);
 
-/* for memcg.rs, page_range/slot.rs and lru.rs */
+/* for memcg.rs and lru.rs */
 struct mem_cgroup *binder_rs_mem_cgroup_of_current(void);
 void binder_rs_mem_cgroup_put(struct mem_cgroup *memcg);
 struct mem_cgroup *binder_rs_set_active_mem_cgroup(struct mem_cgroup *memcg);
-struct page *binder_rs_alloc_remote_page(void);
 struct kmem_cache *binder_rs_create_cache(const char *name, unsigned int size);
-void *binder_rs_alloc_remote_entries(struct kmem_cache *cache, struct list_lru *lru);
+void *binder_rs_alloc_entries(struct kmem_cache *cache, struct list_lru *lru, gfp_t flags);
 
 /* binderfs_context.c, for binderfs.rs */
 #define BINDER_RS_FS_MAGIC 0x6c6f6f70

@@ -20,6 +20,7 @@
 //! `InFlight::state` is a spinlock under which nothing is taken, allocated or dropped.
 
 use kernel::{
+    alloc::Flags,
     fs::File,
     new_spinlock,
     prelude::*,
@@ -73,14 +74,14 @@ impl InFlight {
         })
     }
 
-    /// Holds the files of the buffer at `offset` until it is read.
+    /// Holds the files of the buffer at `offset` until it is read. What that takes is allocated with `flags`.
     ///
     /// # Errors
     ///
     /// - `ESRCH` if the mapping is gone.
     /// - `ENOMEM`.
-    pub(crate) fn add(&self, offset: usize, files: Files) -> Result {
-        let node = RBTreeNode::new(offset, files, GFP_KERNEL_ACCOUNT)?;
+    pub(crate) fn add(&self, offset: usize, files: Files, flags: Flags) -> Result {
+        let node = RBTreeNode::new(offset, files, flags)?;
         let mut state = self.state.lock();
         if state.closed {
             drop(state);
@@ -128,13 +129,13 @@ mod tests {
     #[test]
     fn what_is_added_is_taken_once() -> Result {
         let in_flight = in_flight()?;
-        in_flight.add(8, Files::new())?;
-        in_flight.add(0, Files::new())?;
+        in_flight.add(8, Files::new(), GFP_KERNEL)?;
+        in_flight.add(0, Files::new(), GFP_KERNEL)?;
         assert!(in_flight.take(16).is_none());
         assert!(in_flight.take(8).is_some());
         assert!(in_flight.take(8).is_none());
         // The place is another buffer's now.
-        in_flight.add(8, Files::new())?;
+        in_flight.add(8, Files::new(), GFP_KERNEL)?;
         assert!(in_flight.take(8).is_some());
         assert!(in_flight.take(0).is_some());
         Ok(())
@@ -144,12 +145,12 @@ mod tests {
     fn nothing_stays_and_nothing_comes_once_it_is_closed() -> Result {
         let in_flight = in_flight()?;
         for offset in 0..100 {
-            in_flight.add(offset, Files::new())?;
+            in_flight.add(offset, Files::new(), GFP_KERNEL)?;
         }
         in_flight.close();
         for offset in 0..100 {
             assert!(in_flight.take(offset).is_none());
-            assert_eq!(in_flight.add(offset, Files::new()), Err(ESRCH));
+            assert_eq!(in_flight.add(offset, Files::new(), GFP_KERNEL), Err(ESRCH));
         }
         in_flight.close();
         Ok(())

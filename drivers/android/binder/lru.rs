@@ -22,20 +22,30 @@ use kernel::{
         c_void, //
     },
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
     },
     types::Opaque, //
+};
+
+use crate::memcg::{
+    MemCgroup,
+    Payer,
+    GFP_GROUP, //
 };
 
 // What is inside the structs is C's business.
 #[allow(improper_ctypes)]
 extern "C" {
     fn binder_rs_create_cache(name: *const c_char, size: c_uint) -> *mut bindings::kmem_cache;
-    fn binder_rs_alloc_remote_entries(
+    fn binder_rs_alloc_entries(
         cache: *mut bindings::kmem_cache,
         lru: *mut bindings::list_lru,
+        flags: bindings::gfp_t,
     ) -> *mut c_void;
 }
 
@@ -101,17 +111,17 @@ impl Lru {
         unsafe { bindings::kmem_cache_destroy(self.cache.load(Relaxed)) };
     }
 
-    /// Allocates memory for entries, of the size that was given to [`Lru::init`], aligned for any type. The group that
-    /// it is charged to gets lists for its entries. It is not initialised.
+    /// Allocates memory for entries, of the size that was given to [`Lru::init`], aligned for any type and not
+    /// initialised. It is charged to `group`, which gets lists for its entries.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`. No process is killed to avoid that in the group that is to be charged.
-    pub(crate) fn alloc_entries(&self) -> Result<NonNull<c_void>> {
+    /// `ENOMEM`. No process is killed to avoid that.
+    pub(crate) fn alloc_entries(&self, group: Arc<MemCgroup>) -> Result<NonNull<c_void>> {
+        let cache = self.cache.load(Relaxed);
         // SAFETY: By the type invariants both are initialised.
-        let entries =
-            unsafe { binder_rs_alloc_remote_entries(self.cache.load(Relaxed), self.inner.get()) };
-        NonNull::new(entries).ok_or(ENOMEM)
+        let alloc = || unsafe { binder_rs_alloc_entries(cache, self.inner.get(), GFP_GROUP) };
+        NonNull::new(Payer::Group(group).pay(|_| alloc())).ok_or(ENOMEM)
     }
 
     /// Frees memory for entries.

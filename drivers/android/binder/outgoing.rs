@@ -5,6 +5,7 @@
 
 use core::panic::Location;
 use kernel::{
+    alloc::Flags,
     prelude::*,
     security::SecurityCtx,
     sync::{
@@ -21,6 +22,7 @@ use kernel::{
 use crate::{
     buffer::{
         NoBuffer,
+        OnewayCalls,
         Wanted, //
     },
     defs::{
@@ -39,6 +41,7 @@ use crate::{
     },
     model::{
         Buffer,
+        Level,
         Process,
         Queued,
         Receiver,
@@ -227,13 +230,12 @@ pub(crate) struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// Reserves a buffer in the target and fills it. Returns with it whether the sender is suspected of flooding the
-    /// receiver.
+    /// Reserves a buffer in the target and fills it.
     pub(crate) fn fill(
         &self,
         node: Option<StrongNode>,
         oneway: bool,
-    ) -> Result<(Buffer, bool), Failure> {
+    ) -> Result<(Buffer, OnewayCalls), Failure> {
         let data = &self.message.data;
         let context = match &node {
             Some(node) if node.0.flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
@@ -264,7 +266,7 @@ impl Outgoing<'_> {
             pid: self.thread.process.pid,
             id: self.debug_id,
         };
-        let (mut buffer, suspect) = self
+        let (mut buffer, oneway_calls) = self
             .target
             .reserve(&wanted, node)
             .map_err(|e| self.no_buffer(&wanted, e))?;
@@ -304,7 +306,7 @@ impl Outgoing<'_> {
                 failed(e, "out of memory")
             }
         })?;
-        Ok((buffer, suspect))
+        Ok((buffer, oneway_calls))
     }
 
     /// Says why there is no buffer.
@@ -348,10 +350,12 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Makes the transaction of a filled buffer.
+    /// Makes the transaction of a filled buffer, allocated with `flags`.
     pub(crate) fn transaction(
         &self,
         buffer: Buffer,
+        level: Level,
+        flags: Flags,
         from: Option<Arc<Thread>>,
         from_parent: Option<TransactionRef>,
     ) -> Result<TransactionRef, Failure> {
@@ -378,11 +382,12 @@ impl Outgoing<'_> {
                         sender_nice: nice::current_small(),
                         saved_nice: 0,
                         counted: false,
+                        level,
                     },
                 ),
                 _counted: CountedTransaction::new(),
             },
-            GFP_KERNEL,
+            flags,
         )
         .map_err(|e| failed(e, "out of memory"))
     }

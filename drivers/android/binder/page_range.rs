@@ -67,7 +67,6 @@ use kernel::{
             Release, //
         },
         Arc,
-        SetOnce,
         SpinLock, //
     },
 };
@@ -75,7 +74,10 @@ use kernel::{
 use crate::{
     in_flight::InFlight,
     lru::LRU,
-    memcg::MemCgroup,
+    memcg::{
+        MemCgroup,
+        Payer, //
+    },
     rmap::{
         self,
         AddressSpace,
@@ -119,8 +121,6 @@ pub(crate) struct PageRange {
     space: AddressSpace,
     /// The process whose mapping it is, for traces.
     pid: i32,
-    /// The group that pages and slots are charged to. Set once, before `size`.
-    payer: SetOnce<MemCgroup>,
     #[pin]
     lock: SpinLock<Guarded>,
     chunks: [Atomic<*mut Chunk>; MAX_CHUNKS],
@@ -156,12 +156,14 @@ impl PageRange {
     ///
     /// - `EPERM` if the VMA is writable.
     /// - `EBUSY` if there was a mapping before.
+    /// - `ENOMEM`.
     ///
     /// # Safety
     ///
     /// `vma` must be a mapping of the file whose `release` drops the [`OwnedPageRange`] of this range.
     pub(crate) unsafe fn map(&self, vma: &VmaNew) -> Result<usize> {
-        let _guard = self.lock.lock();
+        let group = Arc::new(MemCgroup::of_current(), GFP_KERNEL_ACCOUNT)?;
+        let mut guard = self.lock.lock();
         if vma.writable() {
             return Err(EPERM);
         }
@@ -171,7 +173,7 @@ impl PageRange {
         // SAFETY: The caller promises that this range lives until the file's release.
         unsafe { rmap::map(vma, self) }?;
         let size = vma.end().wrapping_sub(vma.start()).min(MAX_SIZE);
-        self.payer.populate(MemCgroup::of_current());
+        guard.group = Some(group);
         self.pgoff.store(rmap::vma_pgoff(vma), Relaxed);
         self.start.store(vma.start(), Relaxed);
         self.vmas.store(1, Relaxed);
@@ -213,13 +215,11 @@ impl PageRange {
         unsafe { (*chunk).slots.get(index % CHUNK_SLOTS) }
     }
 
-    /// The group that pays.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there was no mapping yet.
-    fn payer(&self) -> Result<&MemCgroup> {
-        self.payer.as_ref().ok_or(EINVAL)
+    /// What is charged with that which others allocate on behalf of the process whose mapping this is. Where there is no
+    /// mapping, or none any more, that is the current task.
+    pub(crate) fn payer(&self) -> Payer {
+        let group = self.lock.lock().group.clone();
+        group.map_or(Payer::Current, Payer::Group)
     }
 
     fn lock(&self) -> Slots<'_> {
@@ -229,10 +229,10 @@ impl PageRange {
         }
     }
 
-    /// Makes the chunk for `index`.
-    fn install_chunk(&self, index: usize) -> Result {
+    /// Makes the chunk for `index`, charged to `group`.
+    fn install_chunk(&self, group: Arc<MemCgroup>, index: usize) -> Result {
         let first = index - index % CHUNK_SLOTS;
-        let chunk = Chunk::new(self.payer()?, self, first)?;
+        let chunk = Chunk::new(group, self, first)?;
         let slots = self.lock();
         let place = self.chunks.get(index / CHUNK_SLOTS).ok_or(EINVAL)?;
         if place.load(Relaxed).is_null() {
@@ -252,8 +252,11 @@ impl PageRange {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, with nothing changed but that some pages may be there now, unused. Also when the receiver's memory
-    /// cgroup is at its limit and nothing in it can be reclaimed; no process is killed for it.
+    /// With nothing changed but that some pages may be there now, unused:
+    ///
+    /// - `ENOMEM`. Also when the receiver's memory cgroup is at its limit and nothing in it can be reclaimed; no process
+    ///   is killed for it.
+    /// - `ESRCH` if the file is being released.
     pub(crate) fn acquire(this: &Arc<Self>, offset: usize, len: usize) -> Result<PageUse> {
         let end = offset.checked_add(len).ok_or(EINVAL)?;
         if len == 0 || end > this.mapped_size() {
@@ -274,14 +277,16 @@ impl PageRange {
         while held.end < end {
             let index = usize::from(held.end);
             let Some(slot) = slots.get(index) else {
+                let group = slots.guard.group.clone().ok_or(ESRCH)?;
                 drop(slots);
-                this.install_chunk(index)?;
+                this.install_chunk(group, index)?;
                 slots = this.lock();
                 continue;
             };
             if !slot.has_page() {
+                let group = slots.guard.group.clone().ok_or(ESRCH)?;
                 drop(slots);
-                let page = OwnPage::new(this.payer()?)?;
+                let page = OwnPage::new(group)?;
                 slots = this.lock();
                 let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
                 if surplus.is_none() {
@@ -324,7 +329,11 @@ impl PageRange {
 
     /// Frees every page that nobody uses, now and from now on. The file is being released, so nothing is mapped.
     fn shut_down(&self) {
-        self.lock.lock().dead = true;
+        let mut guard = self.lock.lock();
+        guard.dead = true;
+        let group = guard.group.take();
+        drop(guard);
+        drop(group);
         let pages = self.mapped_size().div_ceil(PAGE_SIZE);
         let mut index = 0;
         while index < pages {
@@ -542,10 +551,10 @@ impl OwnedPageRange {
             pin_init!(PageRange {
                 space,
                 pid,
-                payer: SetOnce::new(),
                 lock <- new_spinlock!(
                     Guarded {
                         dead: false,
+                        group: None,
                         present: 0,
                         high_water: 0,
                     },

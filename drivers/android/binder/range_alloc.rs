@@ -86,6 +86,8 @@ pub(crate) struct Reserved {
     pub(crate) size: usize,
     /// The sender may flood the one-way space: to be settled with [`RangeAllocator::inquire`].
     pub(crate) inquiry: Option<Inquiry>,
+    /// Whether the range is charged to the one-way space, and no other is.
+    pub(crate) only_oneway: bool,
 }
 
 /// Why nothing was reserved. Nothing changed then.
@@ -248,6 +250,7 @@ impl<T> RangeAllocator<T> {
 
         // INVARIANT: One range more, of `size` bytes, which were free.
         self.free = self.free.saturating_sub(size);
+        let only_oneway = request.oneway && self.oneway.is_whole();
         let inquiry = if request.oneway && self.oneway.charge(size) {
             Some(self.oneway.inquiry(request.pid, size))
         } else {
@@ -258,6 +261,7 @@ impl<T> RangeAllocator<T> {
             offset: start as usize,
             size: size as usize,
             inquiry,
+            only_oneway,
         })
     }
 
@@ -717,7 +721,7 @@ mod tests {
     fn memory_is_asked_for_when_a_node_is_needed() -> Result {
         let mut ranges = with_ranges(2)?;
         assert_eq!(ranges.reserve(&sync(8)), Err(ReserveError::NeedSpare));
-        assert!(ranges.add_spare(Spare::new()?).is_none());
+        assert!(ranges.add_spare(Spare::new(GFP_KERNEL)?).is_none());
         // One node for each of the two that move to the trees, none for a hole that is filled, and two
         // for a range that comes with a hole.
         assert_eq!(ranges.reserve(&sync(256)).map(|r| r.offset), Ok(512));
@@ -751,7 +755,7 @@ mod tests {
         }
         assert_eq!(ranges.largest_hole(), COUNT * 64);
         assert_eq!(ranges.trees.spares(), SPARES);
-        assert!(ranges.add_spare(Spare::new()?).is_some());
+        assert!(ranges.add_spare(Spare::new(GFP_KERNEL)?).is_some());
         Ok(())
     }
 }

@@ -45,6 +45,7 @@ use crate::{
         Buffer,
         Delivered,
         InnerGuard,
+        Level,
         Listed,
         Process,
         ProcessInner,
@@ -265,8 +266,9 @@ fn call_oneway(
     let thread = outgoing.thread;
     record.to.0 = outgoing.target.pid;
     let node_ref = node.0.clone();
-    let (buffer, suspect) = outgoing.fill(Some(node), true)?;
-    let transaction = outgoing.transaction(buffer, None, None)?;
+    let (buffer, others) = outgoing.fill(Some(node), true)?;
+    let level = Level::of_oneway(others.only);
+    let transaction = outgoing.transaction(buffer, level, level.flags(), None, None)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -315,7 +317,7 @@ fn call_oneway(
     let mut inner = thread.process.inner.lock();
     if is_frozen {
         complete.code.store(BR_TRANSACTION_PENDING_FROZEN, Relaxed);
-    } else if suspect && inner.spam_detection {
+    } else if others.suspect && inner.spam_detection {
         complete.code.store(BR_ONEWAY_SPAM_SUSPECT, Relaxed);
     }
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
@@ -323,40 +325,57 @@ fn call_oneway(
     Ok(())
 }
 
-/// Where a synchronous call comes from: the thread's stack, and the thread in `target` that waits for this very call
-/// to come back, if there is one.
-fn place_call(
-    thread: &Arc<Thread>,
-    target: &Arc<Process>,
-) -> Result<(Option<TransactionRef>, Option<Arc<Thread>>), Failure> {
+/// Where a synchronous call comes from.
+struct Place {
+    level: Level,
+    /// The top of the thread's stack.
+    parent: Option<TransactionRef>,
+    /// The thread in the target that waits for this very call to come back, if there is one.
+    waiting: Option<Arc<Thread>>,
+}
+
+fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Failure> {
     let mut inner = thread.process.inner.lock();
     let state = thread.state(&mut inner);
     if state.work.starts_with_transaction() {
         return Err(failed(eproto(), "a transaction waits to be read"));
     }
+    let is_idle = state.work.is_empty();
     let Some(parent) = state.stack.clone() else {
-        return Ok((None, None));
+        return Ok(Place {
+            level: Level::of_call(is_idle, None),
+            parent: None,
+            waiting: None,
+        });
     };
-    let handles = parent
+    let handled = parent
         .target_is(&thread.process)
-        .then(|| parent.receiver(&mut inner).thread.as_ref())
-        .flatten()
-        .is_some_and(|handler| Arc::ptr_eq(handler, thread));
+        .then(|| parent.receiver(&mut inner))
+        .filter(|receiver| receiver.is_with(thread))
+        .map(|receiver| Level::of_call(is_idle, Some(receiver.level)));
     drop(inner);
-    if !handles {
+    let Some(level) = handled else {
         return Err(failed(eproto(), "a call waits for its reply"));
-    }
+    };
     let mut next = Some(&parent);
     while let Some(transaction) = next {
         if let Some(from) = &transaction.from {
             if Arc::ptr_eq(&from.process, target) && !from.exited() {
-                let waiting = from.clone();
-                return Ok((Some(parent), Some(waiting)));
+                let waiting = Some(from.clone());
+                return Ok(Place {
+                    level,
+                    parent: Some(parent),
+                    waiting,
+                });
             }
         }
         next = transaction.from_parent.as_ref();
     }
-    Ok((Some(parent), None))
+    Ok(Place {
+        level,
+        parent: Some(parent),
+        waiting: None,
+    })
 }
 
 fn call_and_wait(
@@ -366,11 +385,21 @@ fn call_and_wait(
 ) -> Result<(), Failure> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
-    let (parent, waiting) = place_call(thread, target)?;
+    let Place {
+        level,
+        parent,
+        waiting,
+    } = place_call(thread, target)?;
     record.to.0 = target.pid;
     record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
     let (buffer, _) = outgoing.fill(Some(node), false)?;
-    let transaction = outgoing.transaction(buffer, Some(thread.clone()), parent.clone())?;
+    let transaction = outgoing.transaction(
+        buffer,
+        level,
+        level.flags(),
+        Some(thread.clone()),
+        parent.clone(),
+    )?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -414,18 +443,22 @@ fn call_and_wait(
     })
 }
 
-/// Takes the call that `thread` works on off its stack.
-fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
+impl Receiver {
+    /// Whether `thread` works on the call.
+    fn is_with(&self, thread: &Arc<Thread>) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|handler| Arc::ptr_eq(handler, thread))
+    }
+}
+
+/// Takes the call that `thread` works on off its stack; returns its level, too.
+fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionRef, Level), Failure> {
     let mut inner = thread.process.inner.lock();
     let Some(call) = thread.state(&mut inner).stack.clone() else {
         return Err(failed(eproto(), "reply without a call"));
     };
-    let handles = call.target_is(&thread.process)
-        && call
-            .receiver(&mut inner)
-            .thread
-            .as_ref()
-            .is_some_and(|handler| Arc::ptr_eq(handler, thread));
+    let handles = call.target_is(&thread.process) && call.receiver(&mut inner).is_with(thread);
     if !handles {
         drop(inner);
         return Err(failed(eproto(), "reply to a call of its own"));
@@ -434,12 +467,12 @@ fn pop_handled(thread: &Arc<Thread>) -> Result<TransactionRef, Failure> {
     let receiver = call.receiver(&mut inner);
     let handler = receiver.thread.take();
     let parent = receiver.parent.take();
-    let saved_nice = receiver.saved_nice;
+    let (saved_nice, level) = (receiver.saved_nice, receiver.level);
     let popped = thread.set_stack(&mut inner, parent);
     drop(inner);
     drop((handler, popped));
     nice::set(i32::from(saved_nice));
-    Ok(call)
+    Ok((call, level))
 }
 
 /// On failure, the call that has yet to be told comes back.
@@ -448,7 +481,7 @@ fn try_reply(
     message: &Message,
     record: &mut Recorded,
 ) -> Result<(), (Failure, Option<TransactionRef>)> {
-    let call = pop_handled(thread).map_err(|failure| (failure, None))?;
+    let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from.clone().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
@@ -460,7 +493,7 @@ fn try_reply(
         target: caller.process.clone(),
         accepts_fds: call.flags & TF_ACCEPT_FDS != 0,
     };
-    match reply_to(&outgoing, &call, &caller, record) {
+    match reply_to(&outgoing, &call, level, &caller, record) {
         Ok(()) => Ok(()),
         Err((failure, tell)) => Err((failure, tell.then_some(call))),
     }
@@ -469,6 +502,7 @@ fn try_reply(
 fn reply_to(
     outgoing: &Outgoing<'_>,
     call: &TransactionRef,
+    level: Level,
     caller: &Arc<Thread>,
     record: &Recorded,
 ) -> Result<(), (Failure, bool)> {
@@ -489,7 +523,13 @@ fn reply_to(
     }
     let tell = |failure| (failure, true);
     let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
-    let transaction = outgoing.transaction(buffer, None, None).map_err(tell)?;
+    let transaction = if level.is_charged() {
+        let payer = target.pages.payer();
+        payer.pay(|flags| outgoing.transaction(buffer, level, flags, None, None))
+    } else {
+        outgoing.transaction(buffer, level, level.flags(), None, None)
+    }
+    .map_err(tell)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| tell(failed(e, "out of memory")))?;
@@ -707,7 +747,7 @@ impl Transaction {
     /// Takes the call, which `thread` has just got and cannot read, back from it, and lets the caller know.
     #[cold]
     fn fail_delivered(&self, thread: &Arc<Thread>) {
-        if let Ok(call) = pop_handled(thread) {
+        if let Ok((call, _)) = pop_handled(thread) {
             fail_call(call, BR_FAILED_REPLY);
         }
     }

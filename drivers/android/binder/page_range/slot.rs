@@ -12,16 +12,22 @@ use core::{
     ptr::NonNull,
 };
 use kernel::{
+    alloc::flags::{
+        __GFP_HIGHMEM,
+        __GFP_ZERO, //
+    },
     bindings,
     page::{
-        BorrowedPage,
         Page,
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::lock::{
-        spinlock::SpinLockBackend,
-        Guard, //
+    sync::{
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        Arc, //
     },
     types::Opaque, //
 };
@@ -37,47 +43,33 @@ use super::{
 };
 use crate::{
     lru::LRU,
-    memcg::MemCgroup,
+    memcg::{
+        MemCgroup,
+        Payer, //
+    },
     stats::CountedPage, //
 };
-
-// What is inside the struct is C's business.
-#[allow(improper_ctypes)]
-extern "C" {
-    fn binder_rs_alloc_remote_page() -> *mut bindings::page;
-}
 
 /// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.
 pub(super) const CHUNK_SLOTS: usize = 32;
 pub(super) const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
 
-/// A page behind a mapping, counted as long as it is.
-///
-/// # Invariants
-///
-/// This value owns one reference on the page.
+/// A page that is counted as long as it is behind a mapping.
 pub(super) struct OwnPage {
-    page: BorrowedPage<'static>,
+    page: Page,
     _counted: CountedPage,
 }
 
 impl OwnPage {
-    /// Allocates a page of zeroes, charged to `payer`.
+    /// Allocates a page of zeroes, charged to `group`.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`. No process is killed to avoid that in the group of `payer`.
-    pub(super) fn new(payer: &MemCgroup) -> Result<Self> {
-        let charge = payer.charge();
-        // SAFETY: The function has no requirements.
-        let page = unsafe { binder_rs_alloc_remote_page() };
-        drop(charge);
-        let page = NonNull::new(page).ok_or(ENOMEM)?;
-        // INVARIANT: The reference that the allocator gave.
+    /// `ENOMEM`. No process is killed to avoid that.
+    pub(super) fn new(group: Arc<MemCgroup>) -> Result<Self> {
+        let zeroed = |flags| Page::alloc_page(flags | __GFP_HIGHMEM | __GFP_ZERO);
         Ok(Self {
-            // SAFETY: By the type invariant the page is valid as long as this value lives, and it does not lend the
-            // page for longer.
-            page: unsafe { BorrowedPage::from_raw(page) },
+            page: Payer::Group(group).pay(zeroed)?,
             _counted: CountedPage::new(),
         })
     }
@@ -88,13 +80,6 @@ impl Deref for OwnPage {
 
     fn deref(&self) -> &Page {
         &self.page
-    }
-}
-
-impl Drop for OwnPage {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant this value owns a reference on the page, which is of order 0.
-        unsafe { bindings::__free_pages(self.page.as_ptr(), 0) };
     }
 }
 
@@ -134,19 +119,17 @@ pub(super) struct Chunk {
 const _: () = assert!(size_of::<Slot>() <= 4 * size_of::<usize>());
 
 impl Chunk {
-    /// Allocates a chunk of slots without pages, charged to `payer`, for which the LRU keeps its entries then.
+    /// Allocates a chunk of slots without pages, charged to `group`, which gets lists on the LRU for their entries.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`. No process is killed to avoid that in the group of `payer`.
+    /// `ENOMEM`. No process is killed to avoid that.
     pub(super) fn new(
-        payer: &MemCgroup,
+        group: Arc<MemCgroup>,
         owner: *const PageRange,
         first: usize,
     ) -> Result<NonNull<Self>> {
-        let charge = payer.charge();
-        let memory = LRU.alloc_entries()?;
-        drop(charge);
+        let memory = LRU.alloc_entries(group)?;
         let raw = memory.cast::<Self>().as_ptr();
         for i in 0..CHUNK_SLOTS {
             // SAFETY: `raw` is valid for writes, and `i` is in bounds of the array in it; every field of every slot is
@@ -267,6 +250,8 @@ impl SlotMut<'_> {
 pub(super) struct Guarded {
     /// The file is being released. Pages that nobody uses go at once.
     pub(super) dead: bool,
+    /// The memory cgroup that pages and slots are charged to, as long as there is or may be a mapping.
+    pub(super) group: Option<Arc<MemCgroup>>,
     /// How many slots have a page.
     ///
     /// Not kept up to date once the range is dead.

@@ -61,7 +61,7 @@ pub(super) fn reserve<T>(ranges: &mut RangeAllocator<T>, request: Request) -> Re
         Err(ReserveError::NeedSpare) => (),
         outcome => return judged(ranges, outcome).map_err(|_| ENOSPC),
     }
-    ranges.add_spare(Spare::new()?);
+    ranges.add_spare(Spare::new(GFP_KERNEL)?);
     let outcome = ranges.reserve(&request);
     judged(ranges, outcome).map_err(|_| ENOSPC)
 }
@@ -257,6 +257,7 @@ impl Model {
         let mine = |t: &&Taken| t.oneway && t.pid == request.pid;
         let ranges = self.taken.iter().filter(mine).count();
         let bytes: usize = self.taken.iter().filter(mine).map(|t| t.size).sum();
+        let only_oneway = request.oneway && !self.taken.iter().any(|t| t.oneway);
         self.taken.push(
             Taken {
                 offset,
@@ -283,6 +284,7 @@ impl Model {
             offset,
             size,
             spam_suspect,
+            only_oneway,
         }))
     }
 
@@ -381,7 +383,7 @@ impl<'a> Run<'a> {
             if fail_memory {
                 return Ok(());
             }
-            drop(self.fast.add_spare(Spare::new()?));
+            drop(self.fast.add_spare(Spare::new(GFP_KERNEL)?));
             ensure!(self, self.fast.trees.spares() == SPARES);
             outcome = self.fast.reserve(&request);
         }

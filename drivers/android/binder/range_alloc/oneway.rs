@@ -37,6 +37,11 @@ impl OnewaySpace {
         self.left
     }
 
+    /// Whether nothing of it is taken.
+    pub(super) fn is_whole(&self) -> bool {
+        self.left == self.mapping / 2
+    }
+
     /// Takes `size` bytes away, and says whether the sender is to be looked at: it is when less than a
     /// fifth is left and nobody was reported since that has been so.
     pub(super) fn charge(&mut self, size: u32) -> bool {
@@ -133,6 +138,22 @@ mod tests {
         assert_eq!(ranges.oneway_space(), 4096 / 2 - 8);
         free(&mut ranges, 4096 / 2)?;
         assert_eq!(ranges.oneway_space(), 4096 / 2 - 8);
+        Ok(())
+    }
+
+    #[test]
+    fn the_only_oneway_range_is_known() -> Result {
+        let mut ranges = RangeAllocator::<()>::new(4096);
+        assert!(!reserve(&mut ranges, sync(8))?.only_oneway);
+        let first = reserve(&mut ranges, oneway(8, 1))?;
+        assert!(first.only_oneway);
+        let second = reserve(&mut ranges, oneway(8, 2))?;
+        assert!(!second.only_oneway);
+        free(&mut ranges, first.offset)?;
+        assert!(!reserve(&mut ranges, oneway(8, 1))?.only_oneway);
+        free(&mut ranges, first.offset)?;
+        free(&mut ranges, second.offset)?;
+        assert!(reserve(&mut ranges, oneway(8, 2))?.only_oneway);
         Ok(())
     }
 

@@ -15,7 +15,10 @@
 use core::mem::replace;
 
 use kernel::{
-    alloc::AllocError,
+    alloc::{
+        AllocError,
+        Flags, //
+    },
     prelude::*,
     rbtree::{
         RBTree,
@@ -143,10 +146,10 @@ impl<T> Spare<T> {
     /// # Errors
     ///
     /// [`AllocError`] if there is no memory.
-    pub(crate) fn new() -> Result<Self, AllocError> {
+    pub(crate) fn new(flags: Flags) -> Result<Self, AllocError> {
         let mut memory = [const { None }; SPARES];
         for slot in &mut memory {
-            *slot = Some(Memory::new(GFP_KERNEL_ACCOUNT).map_err(|_| AllocError)?);
+            *slot = Some(Memory::new(flags).map_err(|_| AllocError)?);
         }
 
         Ok(Self { memory })
