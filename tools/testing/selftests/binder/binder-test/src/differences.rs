@@ -57,6 +57,8 @@ differences! {
     SpamLatest = "spam-latest",
     /// How long files on their way to a process are held.
     InFlight = "in-flight",
+    /// Whether memory cgroups are charged for what the driver allocates.
+    MemoryCharged = "memory-charged",
     /// Whether the module can be unloaded.
     Unload = "unload",
     /// Whether a long list of work is shown whole.

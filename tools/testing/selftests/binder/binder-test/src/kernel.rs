@@ -322,6 +322,31 @@ impl Cgroup {
         Self { folder }
     }
 
+    /// One below it, whose memory can be limited. Nobody may be in this one itself.
+    #[track_caller]
+    pub fn child(&self, name: &str) -> Self {
+        write(self.folder.join("cgroup.subtree_control"), "+memory");
+        let folder = self.folder.join(name);
+        fs::create_dir(&folder).expect("a control group");
+        Self { folder }
+    }
+
+    /// Removes it; nobody is in it any more, though the kernel may not be done with those that were.
+    #[track_caller]
+    pub fn remove(self) {
+        until(|| match fs::remove_dir(&self.folder) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => false,
+            Err(error) => panic!("{}: {error}", self.folder.display()),
+        });
+    }
+
+    /// Whoever is in it gets as many as there are.
+    #[track_caller]
+    pub fn no_limit(&self) {
+        write(self.folder.join("memory.max"), "max");
+    }
+
     /// Whoever is in it gets no more than so many bytes.
     #[track_caller]
     pub fn limit(&self, bytes: usize) {
@@ -370,6 +395,16 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         // Whoever is still in it is killed when the test is over; an empty group does no harm.
         let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+/// How many control groups were removed that the kernel has yet to be done with.
+#[track_caller]
+pub fn kept_groups() -> usize {
+    let text = read(Path::new(CGROUPS).join("cgroup.stat"));
+    match numbers(&text, "nr_dying_descendants ").as_deref() {
+        Some([count]) => *count as usize,
+        _ => panic!("not the kernel's format:\n{text}"),
     }
 }
 

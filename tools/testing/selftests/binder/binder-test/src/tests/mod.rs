@@ -28,6 +28,7 @@ mod logs;
 mod looper;
 mod lsm;
 mod mapping;
+mod memcg;
 mod module;
 mod nesting;
 mod nice;
@@ -117,6 +118,8 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         secctx::TESTS,
         lsm::TESTS,
         nice::TESTS,
+        memcg::TESTS,
+        memcg::KILLED,
         counts::TESTS,
         trace::TESTS,
         logs::TESTS,
