@@ -236,6 +236,36 @@ impl Probe {
     }
 }
 
+/// Makes one of the kernel's functions take long: each call of it is recorded with its stack.
+///
+/// What happens between two steps of the driver has time to happen then, where the kernel is asked in between.
+#[derive(Debug)]
+pub struct Slow {
+    folder: PathBuf,
+    _probe: Probe,
+}
+
+impl Slow {
+    /// `None` where the kernel cannot be probed, or has no such function.
+    pub fn function(name: &str) -> Option<Self> {
+        let symbols = fs::read_to_string("/proc/kallsyms").ok()?;
+        symbols.lines().find(|line| line.split(' ').nth(2) == Some(name))?;
+        let probe = Probe::at(name, "")?;
+        let slow = Self { folder: Path::new(TRACING).join("events").join(probe.event()), _probe: probe };
+        fs::write(slow.folder.join("trigger"), "stacktrace").ok()?;
+        fs::write(slow.folder.join("enable"), "1").ok()?;
+        Some(slow)
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        // Where one of them was not set, there is nothing to take back.
+        let _ = fs::write(self.folder.join("enable"), "0");
+        let _ = fs::write(self.folder.join("trigger"), "!stacktrace");
+    }
+}
+
 impl Drop for Probe {
     fn drop(&mut self) {
         append(&Path::new(TRACING).join("kprobe_events"), &format!("-:binder_test/{}\n", self.name));
