@@ -9,6 +9,7 @@ use crate::env::Env;
 mod binderfs;
 mod binderfs_freeze;
 mod binderfs_logs;
+mod bounds;
 mod buffer;
 mod counts;
 mod death;
@@ -65,6 +66,8 @@ pub enum Group {
     Reclaim,
     /// A machine that has no memory left. It has to be a small one.
     OutOfMemory,
+    /// What steps cost with many of something in the way. The clock has to count instructions.
+    Bounds,
     /// Failures that a kernel built for it makes happen.
     Faults,
 }
@@ -137,6 +140,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         pressure::SMALL,
         killed::TESTS,
         level::TESTS,
+        bounds::TESTS,
         faults::TESTS,
         faults_around::TESTS,
         faults_rest::TESTS,
