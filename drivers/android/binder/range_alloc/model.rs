@@ -72,6 +72,7 @@ pub(super) struct Judged {
     pub(super) offset: usize,
     pub(super) size: usize,
     pub(super) spam_suspect: bool,
+    pub(super) only_oneway: bool,
 }
 
 /// Does the inquiry, if there is one.
@@ -83,6 +84,7 @@ fn judged<T>(
         offset,
         size,
         inquiry,
+        only_oneway,
     } = outcome?;
     let mut spam_suspect = false;
     if let Some(mut inquiry) = inquiry {
@@ -96,6 +98,7 @@ fn judged<T>(
         offset,
         size,
         spam_suspect,
+        only_oneway,
     })
 }
 
