@@ -441,25 +441,30 @@ fn real_time_caller_waits_for_no_allocation(env: &Env) {
             sender
                 .queue()
                 .command(uapi::BC_TRANSACTION, &Call::one_way(back, 1, &parcel).with_flags(uapi::TF_ONE_WAY).data());
-            // Its own space may be full; it is what it does until it finds that out that counts.
-            if sender.flush().is_err() {
-                return;
-            }
+            sender.flush().expect("BC_TRANSACTION");
+            // That it was sent, or that there was no room.
             sender.drain();
         }
     });
+    // It leaves a sixth of the time to the other, a little at a time.
     let hog = Child::spawn(|| {
+        hostile::set_nice(19);
         loop {
             std::hint::spin_loop();
         }
     })
     .expect("fork");
     let mut longest = Duration::ZERO;
-    for _ in 0..100 {
-        set_policy(libc::SCHED_OTHER, 0);
-        std::thread::sleep(Duration::from_millis(2));
-        set_policy(libc::SCHED_FIFO, 50);
-        std::thread::sleep(Duration::from_millis(2));
+    set_policy(libc::SCHED_FIFO, 50);
+    for _ in 0..300 {
+        std::thread::sleep(Duration::from_micros(2700));
+        // Room for more.
+        for ret in end.drain() {
+            if let Return::Transaction(received) = ret {
+                end.give_back(&received);
+            }
+        }
+        std::thread::sleep(Duration::from_micros(1300));
         let start = clock::now();
         end.queue().acquire(handle).release(handle);
         end.flush().expect("BC_ACQUIRE");
@@ -468,7 +473,7 @@ fn real_time_caller_waits_for_no_allocation(env: &Env) {
     set_policy(libc::SCHED_OTHER, 0);
     drop(hog);
     drop(end);
-    println!("the longest of 100 took {} instructions", longest.as_nanos());
+    println!("the longest of 300 took {} instructions", longest.as_nanos());
     assert!(longest < Duration::from_micros(300), "{longest:?}");
     drop(idle);
     drop(maker);
