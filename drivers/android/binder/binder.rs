@@ -137,10 +137,14 @@ impl kernel::Module for Binder {
         let releases = unsafe { release_queue::Registration::new() }?;
         // SAFETY: As above: there is no other.
         let reports = unsafe { netlink::Registration::new() };
-        let devices = device::Devices::new(module, &mount)?;
+        let mut devices = device::Devices::new(module, &mount)?;
         // SAFETY: As above: there is no other.
         let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
+        devices.register()?;
+        // Nothing fails from here on, and so user space may come in.
         logs.make_files();
+        binderfs.enable(module);
+        devices.enable();
         if let Err(e) = &reports {
             pr_warn!("there is a netlink family 'binder' already ({e:?}): failures are not reported there\n");
         }

@@ -106,6 +106,7 @@ extern "C" {
             *mut bindings::fs_context,
         ) -> c_int,
     ) -> c_int;
+    fn binder_rs_owner_not_to_be_held() -> *mut bindings::module;
     fn binder_rs_context_init(fc: *mut bindings::fs_context, options: *mut c_void);
     fn binder_rs_context_options(fc: *mut bindings::fs_context) -> *mut c_void;
     fn binder_rs_context_super(fc: *mut bindings::fs_context) -> *mut bindings::super_block;
@@ -156,13 +157,16 @@ unsafe impl Sync for FsType {}
 
 static FS_TYPE: FsType = FsType(Opaque::zeroed());
 
-/// The file system `binder` can be mounted as long as this lives.
+/// The file system `binder` is there as long as this lives.
 pub(crate) struct Registration {
     _state: Pin<KBox<State>>,
 }
 
 impl Registration {
-    /// Registers the file system.
+    /// Registers the file system. Until [`Registration::enable`] it is there in name only: to mount it is `ENODEV`.
+    ///
+    /// What can fail is to be over before it can be mounted. The kernel frees a module whose init function fails, even
+    /// if the file system is mounted.
     ///
     /// # Errors
     ///
@@ -194,7 +198,7 @@ impl Registration {
         let fs_type = FS_TYPE.0.get();
         // SAFETY: By the caller's promise the type is not registered, so nobody reads it while it is written.
         unsafe {
-            (*fs_type).owner = module.as_ptr();
+            (*fs_type).owner = binder_rs_owner_not_to_be_held();
             (*fs_type).name = c"binder".as_char_ptr();
             // CAST: A flag that fits.
             (*fs_type).fs_flags = bindings::FS_USERNS_MOUNT as c_int;
@@ -207,6 +211,13 @@ impl Registration {
             pr_err!("there is a file system 'binder' already: {:?}\n", e);
         })?;
         Ok(Self { _state: state })
+    }
+
+    /// Lets the file system be mounted.
+    pub(crate) fn enable(&self, module: &'static ThisModule) {
+        // SAFETY: The kernel reads the pointer whenever the file system is looked up by its name, and takes it for one
+        // that is not there as long as the owner cannot be held. It is a single word.
+        unsafe { (&raw mut (*FS_TYPE.0.get()).owner).write_volatile(module.as_ptr()) };
     }
 }
 

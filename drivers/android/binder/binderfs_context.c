@@ -10,6 +10,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/fsnotify.h>
+#include <linux/module.h>
 #include <uapi/linux/android/binderfs.h>
 #include <uapi/linux/magic.h>
 
@@ -38,6 +39,21 @@ static const struct fs_context_operations operations = {
 	.get_tree = binder_rs_fs_get_tree,
 	.reconfigure = binder_rs_fs_reconfigure,
 };
+
+#ifdef CONFIG_MODULES
+/* try_module_get() refuses a module that is going. */
+static struct module not_to_be_held = { .state = MODULE_STATE_GOING };
+
+struct module *binder_rs_owner_not_to_be_held(void)
+{
+	return &not_to_be_held;
+}
+#else
+struct module *binder_rs_owner_not_to_be_held(void)
+{
+	return NULL;
+}
+#endif
 
 void binder_rs_context_init(struct fs_context *fc, void *options)
 {

@@ -181,6 +181,9 @@ pub(crate) fn operations(
     }
 }
 
+/// How long a file's name can be.
+const MAX_NAME: usize = 255;
+
 /// One misc device.
 ///
 /// # Invariants
@@ -196,15 +199,18 @@ struct Device {
 }
 
 /// The devices under `/dev`. Dropping it unregisters them; the kernel sees to it that no file is open then.
+///
+/// They come into being in three steps, so that what can fail is over before a device can be opened. The kernel frees a
+/// module whose init function fails, even if a file of it is open.
 pub(crate) struct Devices(KVec<Pin<KBox<Device>>>);
 
 // SAFETY: The raw pointers inside lead to what is owned, and are used by the kernel's callbacks only.
 unsafe impl Send for Devices {}
-// SAFETY: `&Devices` allows nothing but counting them.
+// SAFETY: `&Devices` allows nothing but counting them, and storing one word that is the same each time.
 unsafe impl Sync for Devices {}
 
 impl Devices {
-    /// Registers a device for each name in `devices=`.
+    /// Makes a device for each name in `devices=`. There are no nodes yet.
     ///
     /// # Errors
     ///
@@ -222,11 +228,30 @@ impl Devices {
             }
             push(
                 &mut devices,
-                Device::register(name, module, &instance, mount)?,
+                Device::new(name, module, &instance, mount)?,
                 GFP_KERNEL,
             )?;
         }
         Ok(Self(devices))
+    }
+
+    /// Registers the devices, of which none was. There are nodes from now on; to open one is `ENODEV`.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST` if a name has been taken since, `EBUSY` if there are no numbers left, `ENOMEM`.
+    pub(crate) fn register(&mut self) -> Result {
+        for device in self.0.iter_mut() {
+            device.as_mut().register()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the devices be opened.
+    pub(crate) fn enable(&self) {
+        for device in self.0.iter() {
+            device.enable();
+        }
     }
 
     /// How many there are, for a line in the log.
@@ -243,14 +268,14 @@ pub(crate) fn names() -> impl Iterator<Item = &'static [u8]> {
 }
 
 impl Device {
-    fn register(
+    fn new(
         name: &[u8],
         module: &'static ThisModule,
         instance: &Arc<Instance>,
         mount: &Arc<Mount>,
     ) -> Result<Pin<KBox<Self>>> {
         let text = core::str::from_utf8(name).map_err(|_| EINVAL)?;
-        if text.contains('/') || text == "." || text == ".." {
+        if text.contains('/') || text == "." || text == ".." || text.len() > MAX_NAME {
             pr_err!("'{}' cannot be the name of a device\n", text);
             return Err(EINVAL);
         }
@@ -259,7 +284,7 @@ impl Device {
             return Err(EEXIST);
         }
         let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, mount)?;
-        let mut device = KBox::pin_init(
+        let device = KBox::pin_init(
             try_pin_init!(Self {
                 misc: Opaque::zeroed(),
                 fops: operations(module, open, release),
@@ -270,20 +295,36 @@ impl Device {
         )?;
         let misc = device.misc.get();
         // SAFETY: The device is not registered yet, so nobody else looks at it. The name belongs to the context, which
-        // stays as long as the device does; so do the operations.
+        // stays as long as the device does.
         unsafe {
             // CAST: A small constant.
             (*misc).minor = bindings::MISC_DYNAMIC_MINOR as c_int;
             (*misc).name = device.endpoint.context.name.as_char_ptr();
-            (*misc).fops = &device.fops;
         }
+        Ok(device)
+    }
+
+    /// Registers the device, without operations: the kernel refuses to open it.
+    fn register(mut self: Pin<&mut Self>) -> Result {
         // SAFETY: The device is filled in, and pinned until it is unregistered.
-        to_result(unsafe { bindings::misc_register(misc) }).inspect_err(|e| {
-            pr_err!("cannot make the device '{}': {:?}\n", text, e);
+        to_result(unsafe { bindings::misc_register(self.misc.get()) }).inspect_err(|e| {
+            pr_err!(
+                "cannot make the device '{}': {:?}\n",
+                &*self.endpoint.context.name,
+                e
+            );
         })?;
         // SAFETY: Nothing is moved out; a flag is set. INVARIANT: Registered just now.
-        unsafe { device.as_mut().get_unchecked_mut().registered = true };
-        Ok(device)
+        unsafe { self.as_mut().get_unchecked_mut().registered = true };
+        Ok(())
+    }
+
+    /// Gives the device its operations.
+    fn enable(&self) {
+        // SAFETY: The misc core reads the pointer whenever the device is opened, and takes null for a device that
+        // cannot be. It is a single word, and what it leads to stays as long as the device.
+        // ORDERING: What it leads to was filled in before `misc_register` took the lock that the misc core reads under.
+        unsafe { (&raw mut (*self.misc.get()).fops).write_volatile(&self.fops) };
     }
 }
 

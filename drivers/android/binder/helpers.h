@@ -28,6 +28,7 @@ void *binder_rs_alloc_entries(struct kmem_cache *cache, struct list_lru *lru, gf
 #define BINDER_RS_OPTION_STATS 2
 #define BINDER_RS_STATS_GLOBAL 1
 
+struct module *binder_rs_owner_not_to_be_held(void);
 void binder_rs_context_init(struct fs_context *fc, void *options);
 void *binder_rs_context_options(struct fs_context *fc);
 struct super_block *binder_rs_context_super(struct fs_context *fc);

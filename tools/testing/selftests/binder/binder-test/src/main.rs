@@ -18,6 +18,7 @@ mod netlink;
 mod slow_file;
 mod tests;
 mod trace;
+mod uevents;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -15,6 +15,7 @@ mod counts;
 mod death;
 mod faults;
 mod faults_around;
+mod faults_load;
 mod faults_rest;
 mod fd;
 mod flush;
@@ -144,6 +145,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         faults::TESTS,
         faults_around::TESTS,
         faults_rest::TESTS,
+        faults_load::TESTS,
         module::TESTS,
         hooks::TESTS,
     ]

@@ -3,8 +3,10 @@
 //! Loading and unloading the module. These need `--module` and come last.
 
 use std::ffi::CString;
+use std::fs;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use binder_client::Binder;
 use binder_client::Call;
@@ -29,7 +31,10 @@ use crate::fixture::Registry;
 use crate::fixture::until;
 use crate::hostile::PAGE;
 use crate::hostile::Torn;
+use crate::mounts::Mount;
+use crate::mounts::open_error;
 use crate::trace::Trace;
+use crate::uevents::Uevents;
 
 tests! { Core, "module":
     unload_and_load,
@@ -43,6 +48,9 @@ tests! { Core, "module":
     unload_while_events_are_traced,
     devices_come_and_go,
     names_that_cannot_be_devices,
+    a_load_with_a_name_that_is_taken_makes_no_node,
+    a_load_without_the_file_system_makes_no_node,
+    nothing_can_be_used_before_all_is_there,
     load_twice_is_refused,
 }
 
@@ -66,7 +74,28 @@ impl<'a> Module<'a> {
         module
     }
 
-    fn load_with(&self, parameters: &str) -> nix::Result<()> {
+    /// The same driver once more, for modules are told apart by their names. It is not loaded.
+    fn twin(&self) -> Self {
+        let mut image = fs::read(self.env.module.as_ref().expect("a module")).expect("the module's file");
+        let name = self.name.to_bytes();
+        let mut renamed = name.to_vec();
+        *renamed.last_mut().expect("a name") = b'2';
+        let mut at = 0;
+        while let Some(bytes) = image.get_mut(at..at + name.len()) {
+            if bytes == name {
+                bytes.copy_from_slice(&renamed);
+            }
+            at += 1;
+        }
+        let path = std::env::temp_dir().join(format!("twin-{}.ko", std::process::id()));
+        fs::write(&path, image).expect("a file");
+        let file = File::open(&path).expect("the file");
+        fs::remove_file(path).expect("the file");
+        Self { env: self.env, file, name: CString::new(renamed).expect("a name") }
+    }
+
+    /// Loads it with other parameters.
+    pub fn load_with(&self, parameters: &str) -> nix::Result<()> {
         self.load_file(&self.file, parameters)
     }
 
@@ -83,7 +112,8 @@ impl<'a> Module<'a> {
         assert!(self.env.device.exists());
     }
 
-    fn unload(&self) -> nix::Result<()> {
+    /// Unloads it, unless it is in use.
+    pub fn unload(&self) -> nix::Result<()> {
         delete_module(&self.name, DeleteModuleFlags::O_NONBLOCK)
     }
 
@@ -275,7 +305,7 @@ fn devices_come_and_go(env: &Env) {
         return;
     }
     module.unload_eventually();
-    let there = |name: &str| std::path::Path::new("/dev").join(name).exists();
+    let there = |name: &str| Path::new("/dev").join(name).exists();
     assert_eq!(module.load_with("devices=one,two,three"), Ok(()));
     assert!(there("one") && there("two") && there("three") && !env.device.exists());
     // Each has a manager of its own.
@@ -290,7 +320,8 @@ fn devices_come_and_go(env: &Env) {
     module.load();
 }
 
-fn module_gone(module: &Module<'_>) {
+/// Unloads it as soon as nothing is open, whatever devices it has.
+pub fn module_gone(module: &Module<'_>) {
     until(|| match module.unload() {
         Ok(()) => true,
         Err(Errno::EWOULDBLOCK) => false,
@@ -307,7 +338,111 @@ fn names_that_cannot_be_devices(env: &Env) {
     // A name that is there already: nothing may be left of what was made before it.
     assert!(module.load_with("devices=fresh,twice,twice").is_err());
     for name in ["fresh", "twice"] {
-        assert!(!std::path::Path::new("/dev").join(name).exists());
+        assert!(!Path::new("/dev").join(name).exists());
+    }
+    module.load();
+    Pair::new(env).check();
+}
+
+/// A misc device of the kernel's.
+fn some_misc_device() -> String {
+    let mut names = fs::read_dir("/sys/class/misc").expect("sysfs").flatten();
+    names.next().expect("the kernel has misc devices").file_name().into_string().expect("a name")
+}
+
+/// What is wrong with the last name is found out before there is a node for the first.
+fn a_load_with_a_name_that_is_taken_makes_no_node(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    module.unload_eventually();
+    let uevents = Uevents::new();
+    let taken = some_misc_device();
+    let too_long = "n".repeat(256);
+    for (last, errno) in [
+        // The kernel keeps EEXIST for a module that is there.
+        (taken.as_str(), Errno::EBUSY),
+        ("fresh", Errno::EBUSY),
+        ("..", Errno::EINVAL),
+        ("a/b", Errno::EINVAL),
+        (&too_long, Errno::EINVAL),
+    ] {
+        assert_eq!(module.load_with(&format!("devices=fresh,other,{last}")), Err(errno), "{last}");
+        assert_eq!(uevents.of_misc_devices(), [""; 0], "{last}");
+        assert!(!Path::new("/dev/fresh").exists());
+    }
+    // What a load that succeeds makes is told.
+    assert_eq!(module.load_with("devices=fresh,other"), Ok(()));
+    assert_eq!(uevents.of_misc_devices(), ["add@fresh", "add@other"]);
+    module_gone(&module);
+    module.load();
+    Pair::new(env).check();
+}
+
+/// There can be only one file system `binder`.
+fn a_load_without_the_file_system_makes_no_node(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let twin = module.twin();
+    let uevents = Uevents::new();
+    for _ in 0..3 {
+        assert_eq!(twin.load_with("devices=fresh"), Err(Errno::EBUSY));
+        assert_eq!(uevents.of_misc_devices(), [""; 0]);
+        assert!(!Path::new("/dev/fresh").exists());
+        Pair::new(env).check();
+    }
+    module.unload_eventually();
+    assert_eq!(twin.load_with("devices=fresh"), Ok(()));
+    Pair::new(&Env { device: "/dev/fresh".into(), ..env.clone() }).check();
+    module_gone(&twin);
+    module.load();
+    Pair::new(env).check();
+}
+
+/// The kernel frees a module that cannot be loaded after all, whatever is open. So the first node is of no use before
+/// the last one is there, nor is the file system.
+fn nothing_can_be_used_before_all_is_there(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    let names: Vec<String> = (0..60).map(|number| format!("d{number}")).collect();
+    let parameters = format!("devices={}", names.join(","));
+    let all_there = || names.iter().all(|name| Path::new("/dev").join(name).exists());
+    module.unload_eventually();
+    for _ in 0..if env.thorough { 50 } else { 5 } {
+        let opener = Peer::start(env, |_, line| {
+            line.say(0).expect("the test is there");
+            let first = Path::new("/dev/d0");
+            loop {
+                match open_error(first) {
+                    None => break,
+                    Some(Errno::ENOENT | Errno::ENODEV) => {}
+                    Some(errno) => panic!("{errno}"),
+                }
+            }
+            assert!(all_there(), "a device could be opened");
+        });
+        let mounter = Peer::start(env, |_, line| {
+            line.say(0).expect("the test is there");
+            loop {
+                match Mount::with("") {
+                    Ok(_) => break,
+                    Err(Errno::ENODEV) => {}
+                    Err(errno) => panic!("{errno}"),
+                }
+            }
+            assert!(all_there(), "the file system could be mounted");
+        });
+        opener.hear();
+        mounter.hear();
+        assert_eq!(module.load_with(&parameters), Ok(()));
+        opener.join();
+        mounter.join();
+        module_gone(&module);
     }
     module.load();
     Pair::new(env).check();
