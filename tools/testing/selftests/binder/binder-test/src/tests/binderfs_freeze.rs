@@ -8,10 +8,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use binder_client::Binder;
-use binder_client::Call;
-use binder_client::Parcel;
-use binder_client::Return;
-use binder_client::object;
 use binder_client::uapi;
 use binder_client::uapi::FreezeInfo;
 use nix::errno::Errno;
@@ -20,14 +16,16 @@ use nix::sched::unshare;
 use nix::unistd::Gid;
 use nix::unistd::Uid;
 
-use super::freeze::ALLOWED;
-use super::freeze::ONE;
-use super::freeze::TWO;
-use super::freeze::as_user;
-use super::freeze::refused;
 use super::freeze::thaw_and_ask;
-use super::freeze::told;
-use super::freeze::with_open;
+use super::freeze_rights::ALLOWED;
+use super::freeze_rights::ONE;
+use super::freeze_rights::Reach;
+use super::freeze_rights::TWO;
+use super::freeze_rights::as_user;
+use super::freeze_rights::freeze;
+use super::freeze_rights::refused;
+use super::freeze_rights::told;
+use super::freeze_rights::with_open;
 use super::tests;
 use crate::differences::Difference;
 use crate::env::Driver;
@@ -62,60 +60,6 @@ fn out_of_reach(env: &Env) -> [nix::Result<i32>; 2] {
     match env.driver(Difference::FreezeMount) {
         Driver::Ours => [Err(Errno::EINVAL); 2],
         Driver::C => ALLOWED,
-    }
-}
-
-fn freeze(env: &Env, pid: i32) -> nix::Result<i32> {
-    let mut info = FreezeInfo { pid: pid as u32, enable: 1, timeout_ms: 0 };
-    Binder::open(&env.device).expect("open").ioctl(uapi::BINDER_FREEZE, &mut info)
-}
-
-/// Handles to nodes of one process, one on each of several devices.
-struct Reach {
-    clients: Vec<(End, u32)>,
-    peer: Peer,
-    _registries: Vec<Registry>,
-}
-
-impl Reach {
-    fn new(envs: &[&Env]) -> Self {
-        let registries: Vec<Registry> = envs.iter().map(|env| Registry::start(env)).collect();
-        let (first, _) = envs.split_first().expect("a device");
-        let peer = Peer::start(first, |_, line| {
-            let mut ends: Vec<End> = envs.iter().map(|env| End::open(env).enter()).collect();
-            for (end, registry) in ends.iter_mut().zip(&registries) {
-                registry.put(end, 1, object::binder(0x8000, 0x8008));
-            }
-            line.say(0).expect("the test is there");
-            while line.hear().is_ok() {
-                // Calls end when they are read.
-                ends.iter_mut().for_each(|end| drop(end.drain()));
-                line.say(0).expect("the test is there");
-            }
-        });
-        peer.hear();
-        let clients = envs.iter().zip(&registries).map(|(env, registry)| {
-            let mut client = End::open(env).enter();
-            let handle = registry.get(&mut client, 1);
-            (client, handle)
-        });
-        Self { clients: clients.collect(), peer, _registries: registries }
-    }
-
-    /// On which of the devices it is frozen.
-    fn frozen(&mut self) -> Vec<bool> {
-        let is_frozen = |(client, handle): &mut (End, u32)| {
-            client.start(Call::one_way(*handle, 1, &Parcel::new()));
-            match client.drain()[..] {
-                [Return::TransactionComplete] => false,
-                [Return::TransactionPendingFrozen] => true,
-                ref other => panic!("{other:x?}"),
-            }
-        };
-        let frozen = self.clients.iter_mut().map(is_frozen).collect();
-        self.peer.say(0);
-        self.peer.hear();
-        frozen
     }
 }
 
@@ -219,8 +163,8 @@ fn root_of_the_mounts_user_namespace_may(env: &Env) {
     let others = peer.hear() as i32;
     // Root of the machine is root of all of its namespaces.
     let path = format!("/proc/{}/root/tmp", peer.pid());
-    let mount = fs::read_dir(&path).expect("a directory").flatten().map(|entry| entry.path().join("device"));
-    let device = mount.filter(|path| path.exists()).next().expect("the device there");
+    let mut mount = fs::read_dir(&path).expect("a directory").flatten().map(|entry| entry.path().join("device"));
+    let device = mount.find(|path| path.exists()).expect("the device there");
     assert_eq!(thaw_and_ask(&Binder::open(&device).expect("open"), others), ALLOWED);
     peer.say(0);
     peer.join();

@@ -19,11 +19,6 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sched::unshare;
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
-use nix::sys::stat::SFlag;
-use nix::sys::stat::mknod;
-use nix::unistd::Uid;
-use nix::unistd::seteuid;
 
 use super::tests;
 use crate::differences::Difference;
@@ -36,7 +31,6 @@ use crate::fixture::until;
 use crate::fixture::until_in_ioctl;
 use crate::hostile;
 use crate::kernel::Cgroup;
-use crate::mounts::become_root_of_a_user_namespace;
 
 tests! { Interface, "freeze":
     unknown_process_is_einval,
@@ -59,13 +53,6 @@ tests! { Interface, "freeze":
     frozen_process_that_dies,
     control_group_that_stops_a_waiting_process,
     a_pid_is_one_of_the_callers_namespace,
-    a_user_may_freeze_its_own_processes,
-    a_user_that_opened_the_file_counts_and_not_what_it_became,
-    rights_given_up_since_the_open_are_given_up,
-    a_process_with_a_file_of_another_user_is_not_ones_own,
-    the_managers_user_may_freeze_without_a_capability,
-    capabilities_of_another_user_namespace_do_not_count,
-    a_user_without_rights_is_not_told_of_processes_that_are_not_there,
 }
 
 /// A server in a process of its own, which can be frozen, and a client here.
@@ -197,7 +184,7 @@ fn zero_names_no_process_that_has_exited(env: &Env) {
     freeze_what_is_no_pid(&client);
     let by_its_last_pid = match env.driver(Difference::FreezeNamespace) {
         Driver::Ours => [Err(Errno::EINVAL); 2],
-        Driver::C => ALLOWED,
+        Driver::C => [Ok(0); 2],
     };
     assert_eq!(thaw_and_ask(client.binder(), opener.pid()), by_its_last_pid);
     client.start(Call::one_way(handle, 1, &Parcel::new()));
@@ -670,183 +657,4 @@ fn a_pid_is_one_of_the_callers_namespace(env: &Env) {
     assert_eq!(thaw_and_ask(outside.binder(), 1), unknown);
     peer.say(0);
     peer.join();
-}
-
-/// Does something as an effective user, without root's capabilities.
-pub fn as_user<T>(id: u32, body: impl FnOnce() -> T) -> T {
-    seteuid(Uid::from_raw(id)).expect("the test runs as root");
-    let result = body();
-    seteuid(Uid::from_raw(0)).expect("it was root");
-    result
-}
-
-/// Users of no meaning.
-pub const ONE: u32 = 4711;
-pub const TWO: u32 = 4712;
-
-/// The device under a name at which every user may open it.
-struct OpenToAll(Env);
-
-impl OpenToAll {
-    fn new(env: &Env) -> Self {
-        let path = std::env::temp_dir().join(format!("binder-{}", nix::unistd::getpid()));
-        let number = std::fs::metadata(&env.device).map(|stat| std::os::unix::fs::MetadataExt::rdev(&stat));
-        mknod(&path, SFlag::S_IFCHR, Mode::empty(), number.expect("the device")).expect("mknod");
-        let all = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions(&path, all).expect("chmod");
-        Self(Env { device: path, ..env.clone() })
-    }
-}
-
-impl Drop for OpenToAll {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0.device);
-    }
-}
-
-/// A process that has devices open, each as some user.
-pub fn with_open(devices: &[(&Env, u32)]) -> Peer {
-    let (first, _) = devices.first().expect("a device");
-    let peer = Peer::start(first, |_, line| {
-        let ends: Vec<End> = devices.iter().map(|(env, id)| as_user(*id, || End::open(env))).collect();
-        line.say(0).expect("the test is there");
-        let _ = line.hear();
-        drop(ends);
-    });
-    peer.hear();
-    peer
-}
-
-/// What `BINDER_FREEZE` and `BINDER_GET_FROZEN_INFO` say where they may.
-pub const ALLOWED: [nix::Result<i32>; 2] = [Ok(0); 2];
-
-/// What they say to users without a right. With the C driver every user has it.
-pub fn refused(env: &Env) -> [nix::Result<i32>; 2] {
-    match env.driver(Difference::FreezeRights) {
-        Driver::Ours => [Err(Errno::EPERM); 2],
-        Driver::C => ALLOWED,
-    }
-}
-
-/// What a user is told who opens the device and names a process.
-#[track_caller]
-pub fn told(env: &Env, user: u32, pid: i32) -> [nix::Result<i32>; 2] {
-    as_user(user, || thaw_and_ask(&Binder::open(&env.device).expect("open"), pid))
-}
-
-fn a_user_may_freeze_its_own_processes(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let mut scene = Scene::new(env);
-    let other = with_open(&[(env, ONE)]);
-    assert_eq!(told(env, 0, other.pid()), ALLOWED);
-    assert_eq!(told(env, ONE, other.pid()), ALLOWED);
-    assert_eq!(told(env, TWO, other.pid()), refused(env));
-    for user in [ONE, TWO] {
-        assert_eq!(told(env, user, scene.peer.pid()), refused(env));
-    }
-    // Of others one hears and changes nothing.
-    if env.driver(Difference::FreezeRights) == Driver::Ours {
-        assert_eq!(as_user(ONE, || scene.freeze(1, 0)), Err(Errno::EPERM));
-        assert_eq!(scene.one_way(1), [Return::TransactionComplete]);
-        assert_eq!(scene.take(), 1);
-        assert_eq!(scene.freeze(1, 0), Ok(()));
-        assert_eq!(as_user(ONE, || scene.freeze(0, 0)), Err(Errno::EPERM));
-        assert_eq!(scene.one_way(2), [Return::TransactionPendingFrozen]);
-    }
-}
-
-fn a_user_that_opened_the_file_counts_and_not_what_it_became(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let peer = Peer::start(env, |env, line| {
-        let end = as_user(ONE, || End::open(env));
-        nix::unistd::setresuid(Uid::from_raw(TWO), Uid::from_raw(TWO), Uid::from_raw(TWO)).expect("setresuid");
-        line.say(0).expect("the test is there");
-        let _ = line.hear();
-        drop(end);
-    });
-    peer.hear();
-    assert_eq!(told(env, ONE, peer.pid()), ALLOWED);
-    assert_eq!(told(env, TWO, peer.pid()), refused(env));
-}
-
-fn rights_given_up_since_the_open_are_given_up(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let (roots, ones) = (with_open(&[(env, 0)]), with_open(&[(env, ONE)]));
-    let opened_by_root = Binder::open(&env.device).expect("open");
-    let opened_by_one = as_user(ONE, || Binder::open(&env.device).expect("open"));
-    assert_eq!(as_user(ONE, || thaw_and_ask(&opened_by_root, roots.pid())), refused(env));
-    assert_eq!(as_user(TWO, || thaw_and_ask(&opened_by_root, ones.pid())), refused(env));
-    assert_eq!(as_user(TWO, || thaw_and_ask(&opened_by_one, ones.pid())), refused(env));
-    // And what was gained is had.
-    assert_eq!(as_user(ONE, || thaw_and_ask(&opened_by_root, ones.pid())), ALLOWED);
-    assert_eq!(thaw_and_ask(&opened_by_one, roots.pid()), ALLOWED);
-}
-
-fn a_process_with_a_file_of_another_user_is_not_ones_own(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    // There is a manager, of root.
-    let _registry = Registry::start(env);
-    for users in [[ONE, 0], [0, ONE], [ONE, TWO]] {
-        let peer = with_open(&users.map(|user| (env, user)));
-        assert_eq!(told(env, ONE, peer.pid()), refused(env));
-        assert_eq!(told(env, 0, peer.pid()), ALLOWED);
-    }
-    let peer = with_open(&[(env, ONE), (env, ONE)]);
-    assert_eq!(told(env, ONE, peer.pid()), ALLOWED);
-}
-
-fn the_managers_user_may_freeze_without_a_capability(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let registry = Registry::start(env);
-    let peer = with_open(&[(env, ONE)]);
-    let ask = |id| {
-        Peer::start(env, |env, _| {
-            nix::unistd::setresuid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id)).expect("setresuid");
-            nix::sys::prctl::set_dumpable(true).expect("dumpable");
-            // A user stays what it is in a user namespace of its own, and has no capability outside.
-            unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");
-            let binder = Binder::open(&env.device).expect("open");
-            let wanted = if id == 0 { ALLOWED } else { refused(env) };
-            assert_eq!(thaw_and_ask(&binder, peer.pid()), wanted, "{id}");
-        })
-        .join();
-    };
-    ask(0);
-    ask(TWO);
-    // While it is away, which may be just when something has to thaw, it is the manager's user all the same.
-    registry.kill(&mut End::open(env));
-    ask(0);
-    ask(TWO);
-}
-
-fn capabilities_of_another_user_namespace_do_not_count(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let _registry = Registry::start(env);
-    let peer = with_open(&[(env, ONE)]);
-    Peer::start(env, |env, _| {
-        nix::unistd::setresuid(Uid::from_raw(TWO), Uid::from_raw(TWO), Uid::from_raw(TWO)).expect("setresuid");
-        become_root_of_a_user_namespace();
-        assert!(nix::unistd::geteuid().is_root());
-        let binder = Binder::open(&env.device).expect("open");
-        assert_eq!(thaw_and_ask(&binder, peer.pid()), refused(env));
-    })
-    .join();
-}
-
-fn a_user_without_rights_is_not_told_of_processes_that_are_not_there(env: &Env) {
-    let device = OpenToAll::new(env);
-    let env = &device.0;
-    let without = Peer::start(env, |_, line| {
-        let _ = line.hear();
-    });
-    for user in [0, ONE] {
-        assert_eq!(told(env, user, without.pid()), [Err(Errno::EINVAL); 2]);
-        assert_eq!(told(env, user, 1), [Err(Errno::EINVAL); 2]);
-    }
 }

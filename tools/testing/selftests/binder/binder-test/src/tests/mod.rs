@@ -20,6 +20,7 @@ mod faults_rest;
 mod fd;
 mod flush;
 mod freeze;
+mod freeze_rights;
 mod hooks;
 mod in_flight;
 mod info;
@@ -119,6 +120,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         sg::TESTS,
         info::TESTS,
         freeze::TESTS,
+        freeze_rights::TESTS,
         secctx::TESTS,
         lsm::TESTS,
         nice::TESTS,
