@@ -345,10 +345,9 @@ pub(crate) struct ThreadInner {
     pub(crate) tally: Tally,
 }
 
-/// Whether a thread is one of [`ProcessInner::busy_threads`] and so on.
+/// Whether a thread is one of [`ProcessInner::polling_threads`] and so on.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    pub(crate) busy: bool,
     pub(crate) polling: bool,
     pub(crate) free_polling: bool,
 }

@@ -34,25 +34,18 @@ impl Thread {
         self.inner.access_mut(inner)
     }
 
-    /// Brings the process's counts of its threads up to date with this one, whose state has changed.
+    /// Brings the process's counts of threads that poll up to date with this one, whose state has changed.
+    #[cold]
     fn recount(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
         let polling = state.looper & LOOPER_POLL != 0;
         let now = Tally {
-            busy: state.stack.is_some(),
             polling,
             free_polling: polling && state.takes_any_work(),
         };
         let before = core::mem::replace(&mut state.tally, now);
-        let change = |count: &mut u32, before: bool, now: bool| {
-            // A thread is taken off only where it was counted.
-            *count = count
-                .wrapping_add(u32::from(now))
-                .wrapping_sub(u32::from(before));
-        };
-        change(&mut inner.busy_threads, before.busy, now.busy);
-        change(&mut inner.polling_threads, before.polling, now.polling);
-        change(
+        count(&mut inner.polling_threads, before.polling, now.polling);
+        count(
             &mut inner.free_polling_threads,
             before.free_polling,
             now.free_polling,
@@ -78,12 +71,15 @@ impl Thread {
         inner: &mut ProcessInner,
         stack: Option<TransactionRef>,
     ) -> Option<TransactionRef> {
+        let busy = stack.is_some();
         let before = core::mem::replace(&mut self.state(inner).stack, stack);
-        self.recount(inner);
+        count(&mut inner.busy_threads, before.is_some(), busy);
+        self.work_changed(inner);
         before
     }
 
-    /// The work of a thread that polls has changed.
+    /// What the thread has to do has changed, which is counted if it polls.
+    #[inline]
     fn work_changed(&self, inner: &mut ProcessInner) {
         if self.state(inner).looper & LOOPER_POLL != 0 {
             self.recount(inner);
@@ -227,6 +223,16 @@ impl Thread {
         // part of that process (or `access_mut` above would have refused it).
         unsafe { inner.idle.remove(self) };
     }
+}
+
+/// Counts a thread, or no longer, where something has become true of it, or is no longer true.
+///
+/// A thread is taken off only where it was counted.
+#[inline]
+fn count(threads: &mut u32, before: bool, now: bool) {
+    *threads = threads
+        .wrapping_add(u32::from(now))
+        .wrapping_sub(u32::from(before));
 }
 
 impl ThreadInner {
