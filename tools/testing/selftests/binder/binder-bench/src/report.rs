@@ -43,11 +43,16 @@ impl Row {
 }
 
 /// Every case in a line: medians, the first channel's ratios to the others, and the widest spread.
-pub fn table(clock: &Clock, names: &[&str], rows: &[Row]) -> String {
+///
+/// `charged` if that was in a memory cgroup.
+pub fn table(clock: &Clock, charged: bool, names: &[&str], rows: &[Row]) -> String {
     let mut text = String::new();
+    let group = if charged { "in a memory cgroup" } else { "in no memory cgroup" };
     // Writing to a string does not fail.
     let _ = match clock {
-        Clock::Instructions => writeln!(text, "guest instructions per operation, two processes on one processor"),
+        Clock::Instructions => {
+            writeln!(text, "guest instructions per operation, two processes on one processor, {group}")
+        }
         Clock::Time(ratio) => writeln!(
             text,
             "WARNING: this clock does not count instructions ({ratio:.2} ns each): nanoseconds per operation, which are noise"
