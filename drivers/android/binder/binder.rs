@@ -57,6 +57,10 @@ mod shrinker;
 // The objects, then what each of them does.
 mod model;
 
+mod todo;
+
+mod read_buffer;
+
 mod unacknowledged;
 
 mod oneway;

@@ -26,19 +26,21 @@ use crate::{
         DeathPhase,
         DeathRef,
         DeathState,
-        Delivered,
-        Home,
         InnerGuard,
-        Listed,
         NodeRef,
         Process,
         ProcessInner,
+        Thread, //
+    },
+    read_buffer::ReadBuffer,
+    stats::CountedDeath,
+    todo::{
+        Delivered,
+        Home,
+        Listed,
         Queued,
-        ReadBuffer,
-        Thread,
         Work, //
     },
-    stats::CountedDeath,
     unacknowledged::Place, //
 };
 

@@ -24,22 +24,24 @@ use crate::{
         BR_FROZEN_BINDER, //
     },
     model::{
-        Delivered,
         Freeze,
         FreezeRef,
         FreezeState,
-        Home,
         InnerGuard,
-        Listed,
         NodeRef,
         Process,
         ProcessInner,
+        Thread, //
+    },
+    read_buffer::ReadBuffer,
+    stats::CountedFreeze,
+    todo::{
+        Delivered,
+        Home,
+        Listed,
         Queued,
-        ReadBuffer,
-        Thread,
         Work, //
     },
-    stats::CountedFreeze,
     unacknowledged::Place, //
 };
 

@@ -29,24 +29,26 @@ use crate::{
     },
     helpers::next_debug_id,
     model::{
-        Delivered,
-        Home,
         InnerGuard,
-        Listed,
         LocalNode,
         Node,
         NodeInner,
         NodeRef,
         Process,
         ProcessInner,
-        Queued,
-        ReadBuffer,
         StrongNode,
-        Thread,
-        Work, //
+        Thread, //
     },
     oneway::OnewayQueue,
+    read_buffer::ReadBuffer,
     stats::CountedNode, //
+    todo::{
+        Delivered,
+        Home,
+        Listed,
+        Queued,
+        Work, //
+    },
 };
 
 impl Node {

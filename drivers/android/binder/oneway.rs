@@ -16,12 +16,14 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::model::{
-    Queued,
-    Transaction,
-    Work,
-    WorkArc,
-    WorkList, //
+use crate::{
+    model::Transaction,
+    todo::{
+        Queued,
+        Work,
+        WorkArc,
+        WorkList, //
+    },
 };
 
 /// What makes one update like another: code, flags and sender.
@@ -167,12 +169,16 @@ impl<T: Work + 'static> OnewayQueue<T> {
 #[kunit_tests(binder_oneway_queue)]
 mod tests {
     use super::*;
-    use crate::model::{
-        Delivered,
-        InnerGuard,
-        Listed,
-        ReadBuffer,
-        Thread, //
+    use crate::{
+        model::{
+            InnerGuard,
+            Thread, //
+        },
+        read_buffer::ReadBuffer,
+        todo::{
+            Delivered,
+            Listed, //
+        },
     };
 
     struct Item;

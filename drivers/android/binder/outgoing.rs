@@ -43,7 +43,6 @@ use crate::{
         Buffer,
         Level,
         Process,
-        Queued,
         Receiver,
         StrongNode,
         Thread,
@@ -52,6 +51,7 @@ use crate::{
     },
     netlink, nice, object,
     stats::CountedTransaction,
+    todo::Queued,
     trace,
     transaction_log::{
         Kind,

@@ -37,8 +37,7 @@ use crate::{
         NodeRef,
         Process,
         ProcessInner,
-        Thread,
-        WorkList, //
+        Thread, //
     },
     nice,
     numbers::Numbers,
@@ -50,6 +49,7 @@ use crate::{
         CountedProcess,
         Traffic, //
     },
+    todo::WorkList,
     unacknowledged::Unacknowledged,
     wait::PollQueue, //
 };

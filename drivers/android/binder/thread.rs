@@ -23,25 +23,27 @@ use crate::{
     model::{
         Code,
         CodeKind,
-        Delivered,
-        Home,
         InnerGuard,
-        Listed,
         NodeRef,
         ProcessInner,
-        Queued,
-        ReadBuffer,
-        Thread,
-        Work,
+        Thread, //
         LOOPER_ENTERED,
         LOOPER_EXITED,
         LOOPER_INVALID,
         LOOPER_POLL,
         LOOPER_REGISTERED,
-        LOOPER_WAITING, //
+        LOOPER_WAITING,
     },
     nice,
     outgoing::Message,
+    read_buffer::ReadBuffer,
+    todo::{
+        Delivered,
+        Home,
+        Listed,
+        Queued,
+        Work, //
+    },
     transaction, //
 };
 

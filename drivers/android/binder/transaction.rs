@@ -43,20 +43,15 @@ use crate::{
     lsm,
     model::{
         Buffer,
-        Delivered,
         InnerGuard,
         Level,
-        Listed,
         Process,
         ProcessInner,
-        Queued,
-        ReadBuffer,
         Receiver,
         StrongNode,
         Thread,
         Transaction,
-        TransactionRef,
-        Work, //
+        TransactionRef, //
     },
     nice,
     oneway::{
@@ -72,7 +67,14 @@ use crate::{
         Outgoing,
         Recorded, //
     },
+    read_buffer::ReadBuffer,
     sums::increment,
+    todo::{
+        Delivered,
+        Listed,
+        Queued,
+        Work, //
+    },
     trace,
     transaction_log::Kind,
 };

@@ -18,7 +18,7 @@ use kernel::{
     warn_on, //
 };
 
-use crate::model::Queued;
+use crate::todo::Queued;
 
 /// A cookie, and the number of the delivery.
 type Key = (u64, u64);

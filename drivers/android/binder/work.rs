@@ -11,20 +11,24 @@ use kernel::{
     },
 };
 
-use crate::model::{
-    Code,
-    Process,
-    ProcessInner,
-    Queued,
-    Tally,
-    Thread,
-    ThreadInner,
-    TransactionRef,
-    Work,
-    WorkArc,
-    LOOPER_ENTERED,
-    LOOPER_POLL,
-    LOOPER_REGISTERED, //
+use crate::{
+    model::{
+        Code,
+        Process,
+        ProcessInner,
+        Tally,
+        Thread,
+        ThreadInner,
+        TransactionRef, //
+        LOOPER_ENTERED,
+        LOOPER_POLL,
+        LOOPER_REGISTERED,
+    },
+    todo::{
+        Queued,
+        Work,
+        WorkArc, //
+    },
 };
 
 impl Thread {

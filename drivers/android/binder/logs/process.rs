@@ -26,13 +26,15 @@ use crate::{
         CodeKind,
         DeathPhase,
         Held,
-        Listed,
         NodeRef,
         Process,
         ProcessInner,
-        Queued,
         Thread,
-        TransactionRef,
+        TransactionRef, //
+    },
+    todo::{
+        Listed,
+        Queued,
         Work,
         WorkList, //
     },
