@@ -308,9 +308,11 @@ impl Device {
     fn register(mut self: Pin<&mut Self>) -> Result {
         // SAFETY: The device is filled in, and pinned until it is unregistered.
         to_result(unsafe { bindings::misc_register(self.misc.get()) }).inspect_err(|e| {
+            // It was made of a `str`.
+            let name = core::str::from_utf8(text_bytes(&self.endpoint.context.name));
             pr_err!(
                 "cannot make the device '{}': {:?}\n",
-                &*self.endpoint.context.name,
+                name.unwrap_or_default(),
                 e
             );
         })?;
