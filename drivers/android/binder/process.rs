@@ -308,7 +308,7 @@ impl Process {
     /// - `EINVAL` if there are none.
     /// - `EPERM` if the caller has no right to them, as [`Process::may_freeze`] has it.
     /// - `ENOMEM`.
-    fn named(&self, pid: u32) -> Result<KVec<Arc<Process>>> {
+    fn named(&self, pid: u32) -> Result<KVVec<Arc<Process>>> {
         // 0 is what a task has in a namespace that it is not in, and after it has exited.
         let pid = i32::try_from(pid)
             .ok()
@@ -353,6 +353,7 @@ impl Process {
             manages |= manager == Some(user);
             foreign |= !own && manager.is_some_and(|manager| manager != user);
         }
+        // What marks the thread, or is logged, comes last.
         owns || (manages && !foreign) || self.context.instance.current_is_admin()
     }
 

@@ -60,13 +60,13 @@ pub(crate) fn remove(process: &Arc<Process>) {
     drop(removed);
 }
 
-/// The processes that are `wanted`. One that comes or goes meanwhile may be left out.
+/// The processes that are `wanted`, of which there can be very many. One that comes or goes meanwhile may be left out.
 ///
 /// # Errors
 ///
 /// `ENOMEM`.
-pub(crate) fn find(wanted: impl Fn(&Process) -> bool) -> Result<KVec<Arc<Process>>> {
-    let mut found = KVec::new();
+pub(crate) fn find(wanted: impl Fn(&Process) -> bool) -> Result<KVVec<Arc<Process>>> {
+    let mut found = KVVec::new();
     let mut result = Ok(());
     for_each(|process| {
         if result.is_ok() && wanted(process) {

@@ -8,7 +8,11 @@
 //! which cannot get that far, and containers, whose own promises the compiler has to be told.
 
 use kernel::{
-    alloc::Flags,
+    alloc::{
+        Allocator,
+        Flags,
+        Vec, //
+    },
     prelude::*,
     warn_on, //
 };
@@ -49,8 +53,8 @@ pub(crate) fn count(items: impl Iterator) -> usize {
 ///
 /// `ENOMEM`.
 #[inline]
-pub(crate) fn reserve<T>(vec: &mut KVec<T>, more: usize, flags: Flags) -> Result {
-    // Invariants of `KVec`: the compiler sees from them that its arithmetic does not overflow.
+pub(crate) fn reserve<T, A: Allocator>(vec: &mut Vec<T, A>, more: usize, flags: Flags) -> Result {
+    // Invariants of `Vec`: the compiler sees from them that its arithmetic does not overflow.
     if vec.len() > vec.capacity() || vec.capacity() > usize::MAX / 2 {
         return Err(ENOMEM);
     }
@@ -63,7 +67,7 @@ pub(crate) fn reserve<T>(vec: &mut KVec<T>, more: usize, flags: Flags) -> Result
 ///
 /// `ENOMEM`; the value is dropped.
 #[inline]
-pub(crate) fn push<T>(vec: &mut KVec<T>, value: T, flags: Flags) -> Result {
+pub(crate) fn push<T, A: Allocator>(vec: &mut Vec<T, A>, value: T, flags: Flags) -> Result {
     reserve(vec, 1, flags)?;
     vec.push_within_capacity(value).map_err(|_| ENOMEM)
 }
