@@ -30,6 +30,7 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
+use crate::kernel::Trace;
 use crate::mounts::become_root_of_a_user_namespace;
 
 tests! { Interface, "freeze_rights":
@@ -39,6 +40,7 @@ tests! { Interface, "freeze_rights":
     a_process_with_a_file_of_another_user_is_not_ones_own,
     the_managers_user_may_freeze_without_a_capability,
     capabilities_of_another_user_namespace_do_not_count,
+    the_capability_is_asked_for_where_nothing_else_suffices,
     a_user_without_rights_is_not_told_of_processes_that_are_not_there,
 }
 
@@ -262,6 +264,28 @@ fn capabilities_of_another_user_namespace_do_not_count(env: &Env) {
         assert_eq!(thaw_and_ask(&binder, peer.pid()), refused(env));
     })
     .join();
+}
+
+/// A capability that is asked for is an audit record, and marks a process that has it as one that used it.
+fn the_capability_is_asked_for_where_nothing_else_suffices(env: &Env) {
+    // CAP_SYS_ADMIN.
+    const FILTER: &str = "cap==21";
+
+    let trace = Trace::new(env, "capable");
+    if !trace.event("capability/cap_capable", FILTER) {
+        env.skip("this kernel does not trace which capabilities are asked for");
+    }
+    trace.only(&[nix::unistd::getpid().as_raw()]);
+    let device = OpenToAll::new(env);
+    let env = &device.0;
+    // The manager's user is root's.
+    let _registry = Registry::start(env);
+    let ones = with_open(&[(env, ONE)]);
+    let ours = env.driver(Difference::FreezeRights) == Driver::Ours;
+    for (user, wanted, asks) in [(0, ALLOWED, 0), (ONE, ALLOWED, 0), (TWO, refused(env), if ours { 2 } else { 0 })] {
+        trace.during(|| assert_eq!(told(env, user, ones.pid()), wanted));
+        assert_eq!(trace.events("cap_capable").len(), asks, "{user}");
+    }
 }
 
 fn a_user_without_rights_is_not_told_of_processes_that_are_not_there(env: &Env) {

@@ -18,6 +18,8 @@ use nix::kmod::ModuleInitFlags;
 use nix::kmod::delete_module;
 use nix::kmod::finit_module;
 
+use super::freeze_rights::Reach;
+use super::freeze_rights::freeze;
 use super::in_flight::leave_circles;
 use super::reclaim::squeeze;
 use super::tests;
@@ -47,6 +49,7 @@ tests! { Core, "module":
     unload_with_pages_reclaimed,
     unload_while_events_are_traced,
     devices_come_and_go,
+    devices_are_one_mount,
     names_that_cannot_be_devices,
     a_load_with_a_name_that_is_taken_makes_no_node,
     a_load_without_the_file_system_makes_no_node,
@@ -317,6 +320,24 @@ fn devices_come_and_go(env: &Env) {
     drop((_first, _second));
     module_gone(&module);
     assert!(!there("one") && !there("two") && !there("three"));
+    module.load();
+}
+
+/// Which processes `BINDER_FREEZE` reaches does not depend on the device.
+fn devices_are_one_mount(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    module.unload_eventually();
+    assert_eq!(module.load_with("devices=one,two,three"), Ok(()));
+    let [one, two, three] =
+        ["/dev/one", "/dev/two", "/dev/three"].map(|device| Env { device: device.into(), ..env.clone() });
+    let mut reach = Reach::new(&[&one, &two]);
+    assert_eq!(freeze(&three, reach.peer.pid()), Ok(0));
+    assert_eq!(reach.frozen(), [true; 2]);
+    drop(reach);
+    module_gone(&module);
     module.load();
 }
 
