@@ -82,7 +82,7 @@ pub struct Asked {
 
 /// One instruction: what to do, the register it is done to, another, an offset and a number.
 fn instruction(code: u8, to: u8, from: u8, offset: u16, number: i32) -> u64 {
-    u64::from(code) | u64::from(to | (from << 4)) << 8 | u64::from(offset) << 16 | u64::from(number as u32) << 32
+    u64::from(code) | (u64::from(to | (from << 4)) << 8) | (u64::from(offset) << 16) | (u64::from(number as u32) << 32)
 }
 
 const RETURN: u8 = 0x95;
