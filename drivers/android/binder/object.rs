@@ -19,6 +19,7 @@
 //! the transaction's failure only if nothing else is, as in the C driver, which copies the buffers last.
 
 use kernel::{
+    page::PAGE_SIZE,
     prelude::*,
     sync::Arc,
     transmute::{
@@ -78,6 +79,36 @@ use self::fixups::{
 /// Why a transaction's data could not be taken over: an error, and words for the log.
 pub(crate) type Refused = (Error, &'static str);
 
+/// Checks what can be checked before anything is done about the objects, with the C driver's errors: it copies all
+/// offsets first.
+///
+/// # Errors
+///
+/// `EFAULT` if the offsets cannot be read, `EINVAL` if they are cut short, or `extra_size` is no multiple of 8.
+pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), Refused> {
+    const UNREADABLE: &str = "offsets cannot be read";
+
+    let aligned = extra_size % 8 == 0;
+    // A single one is read before anything else is done.
+    if aligned && offsets.len() == size_of::<u64>() {
+        return Ok(());
+    }
+    // A byte of each page, and the last.
+    let mut rest = offsets.clone_reader();
+    while !rest.is_empty() {
+        let _: u8 = rest.read().map_err(|e| (e, UNREADABLE))?;
+        let step = rest.len().saturating_sub(1).min(PAGE_SIZE - 1);
+        rest.skip(step).map_err(|e| (e, UNREADABLE))?;
+    }
+    if offsets.len() % size_of::<u64>() != 0 {
+        return invalid("size of the offsets is not a multiple of 8");
+    }
+    if !aligned {
+        return invalid("size of the buffers is not a multiple of 8");
+    }
+    Ok(())
+}
+
 /// A transaction's data on its way from the sender into a buffer.
 pub(crate) struct Filler<'a> {
     thread: &'a Arc<Thread>,
@@ -109,7 +140,8 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// Copies data and offsets from the sender, and translates the objects in the data on the way.
+    /// Copies data and offsets from the sender, and translates the objects in the data on the way. The offsets have
+    /// passed [`check`].
     ///
     /// # Errors
     ///
@@ -120,9 +152,6 @@ impl<'a> Filler<'a> {
         data_size: usize,
         mut offsets: UserSliceReader,
     ) -> Result<(), Refused> {
-        if offsets.len() % size_of::<u64>() != 0 {
-            return invalid("size of the offsets is not a multiple of 8");
-        }
         // Up to where the data is in the buffer.
         let mut done = 0;
         let mut object = 0;

@@ -270,31 +270,26 @@ impl Outgoing<'_> {
             .target
             .reserve(&wanted, node)
             .map_err(|e| self.no_buffer(&wanted, e))?;
-        if extra_size % 8 != 0 {
-            return Err(failed(EINVAL, "size of the buffers is not a multiple of 8"));
-        }
+        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
+        let (from, offsets) = (
+            UserPtr::from_addr(data.buffer as usize),
+            UserPtr::from_addr(data.offsets as usize),
+        );
+        let offsets = UserSlice::new(offsets, wanted.offsets_size).reader();
+        object::check(&offsets, extra_size).map_err(|(error, reason)| failed(error, reason))?;
 
         let bad = |e| failed(e, "buffer cannot be written");
         let extra_at = buffer.extra_at().map_err(bad)?;
         let extra_end = extra_at
             .checked_add(extra_size)
             .ok_or(failed(EINVAL, "size too large"))?;
-        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
-        let (from, offsets) = (
-            UserPtr::from_addr(data.buffer as usize),
-            UserPtr::from_addr(data.offsets as usize),
-        );
         object::Filler::new(
             self.thread,
             &mut buffer,
             self.accepts_fds,
             extra_at..extra_end,
         )
-        .fill(
-            from,
-            wanted.data_size,
-            UserSlice::new(offsets, wanted.offsets_size).reader(),
-        )
+        .fill(from, wanted.data_size, offsets)
         .map_err(|(error, reason)| failed(error, reason))?;
         if let Some(context) = &context {
             buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
