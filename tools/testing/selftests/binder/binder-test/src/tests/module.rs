@@ -54,6 +54,7 @@ tests! { Core, "module":
     a_load_with_a_name_that_is_taken_makes_no_node,
     a_load_without_the_file_system_makes_no_node,
     nothing_can_be_used_before_all_is_there,
+    names_of_devices_at_their_limits,
     load_twice_is_refused,
 }
 
@@ -464,6 +465,40 @@ fn nothing_can_be_used_before_all_is_there(env: &Env) {
         opener.join();
         mounter.join();
         module_gone(&module);
+    }
+    module.load();
+    Pair::new(env).check();
+}
+
+fn names_of_devices_at_their_limits(env: &Env) {
+    let module = Module::of(env);
+    if module.stays() {
+        return;
+    }
+    module.unload_eventually();
+    let name = |length| "x".repeat(length);
+    let many = (0..200).map(|number| format!("d{number}")).collect::<Vec<_>>().join(",");
+    for (devices, wanted) in [
+        (String::new(), Ok(())),
+        (",".repeat(1000), Ok(())),
+        (many, Ok(())),
+        (name(1), Ok(())),
+        (name(127), Ok(())),
+        (name(128), Ok(())),
+        (name(255), Ok(())),
+        // No file has such a name.
+        (name(256), Err(Errno::EINVAL)),
+        (name(1000), Err(Errno::EINVAL)),
+        (format!("fresh,{}", name(256)), Err(Errno::EINVAL)),
+        // No parameter is as long.
+        (name(1025), Err(Errno::ENOSPC)),
+    ] {
+        assert_eq!(module.load_with(&format!("devices={devices}")), wanted, "{devices}");
+        let exists = |name: &str| Path::new("/dev").join(name).exists();
+        assert!(devices.split(',').all(|name| name.is_empty() || exists(name) == wanted.is_ok()), "{devices}");
+        if wanted.is_ok() {
+            until(|| module.unload().is_ok());
+        }
     }
     module.load();
     Pair::new(env).check();
