@@ -39,6 +39,8 @@ pub const NOWHERE: [u64; 3] = [0, KERNEL, usize::MAX as u64 - 4095];
 pub struct Arena {
     base: NonNull<c_void>,
     len: usize,
+    /// The pages at both ends were taken away.
+    walled: bool,
 }
 
 // SAFETY: an arena is an address range of the process; no thread owns it.
@@ -54,7 +56,7 @@ impl Arena {
         let prot = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: the kernel picks a range nothing else uses.
         let base = unsafe { mman::mmap_anonymous(None, len, prot, MapFlags::MAP_PRIVATE) }.expect("mmap");
-        Self { base, len: len.get() }
+        Self { base, len: len.get(), walled: false }
     }
 
     /// The address of a byte in it.
@@ -87,6 +89,13 @@ impl Arena {
         unsafe { mman::munmap(self.page(page), PAGE) }.expect("munmap");
     }
 
+    /// Takes the pages at both ends away for good.
+    pub fn wall(&mut self) {
+        self.unmap(0);
+        self.unmap(self.len / PAGE - 1);
+        self.walled = true;
+    }
+
     /// Changes what one page may be used for.
     pub fn protect(&self, page: usize, prot: ProtFlags) {
         // SAFETY: the page is the arena's, to which there are no references.
@@ -112,12 +121,19 @@ impl Arena {
         range
     }
 
+    /// Whether a driver writes nowhere but to this arena, or to addresses that no program has. It writes one return
+    /// behind the other, so that none comes past pages that are not there.
+    pub fn may_read(&self, argument: &WriteRead) -> bool {
+        let start = argument.read_buffer.wrapping_add(argument.read_consumed);
+        let end = if self.walled { Some(start) } else { argument.read_buffer.checked_add(argument.read_size) };
+        let ours = start >= self.at(0) && end.is_some_and(|end| end <= self.end());
+        let nobodys = start < PAGE as u64 || start >= KERNEL;
+        argument.read_size == 0 || ours || nobodys
+    }
+
     /// `BINDER_WRITE_READ` with the returns going to this arena, or to an address that no program has.
     pub fn write_read(&self, binder: &Binder, argument: &mut WriteRead) -> nix::Result<i32> {
-        let (from, size) = (argument.read_buffer, argument.read_size);
-        let ours = from >= self.at(0) && from.checked_add(size).is_some_and(|end| end <= self.at(self.len));
-        let nobodys = from < PAGE as u64 || from >= KERNEL;
-        assert!(size == 0 || ours || nobodys, "the driver would write to the program's own memory");
+        assert!(self.may_read(argument), "the driver would write to the program's own memory");
         // SAFETY: what the driver can write to is the arena's, to which there are no references.
         unsafe { binder.write_read_at(argument) }
     }

@@ -19,7 +19,7 @@ macro_rules! differences {
 }
 
 differences! {
-    /// What a read of one, two or three bytes writes.
+    /// What a read writes that has one, two or three bytes of room, or less than none.
     TinyRead = "tiny-read",
     /// Whether `mremap` can make a mapping larger.
     GrownMapping = "grown-mapping",
@@ -45,6 +45,8 @@ differences! {
     FreezeRights = "freeze-rights",
     /// What holds where a process is frozen and thawed at the same time.
     OvertakenFreeze = "overtaken-freeze",
+    /// Whether a process can be frozen with a very long time-out.
+    FreezeTimeout = "freeze-timeout",
     /// What becomes of the buffer of a call or a reply that nobody reads.
     LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.

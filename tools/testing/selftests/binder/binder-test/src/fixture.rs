@@ -244,6 +244,11 @@ impl Registry {
         Self { peer }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.peer.pid()
+    }
+
     /// Keeps a node under a number.
     #[track_caller]
     pub fn put(&self, end: &mut End, number: u32, object: FlatObject) {

@@ -13,6 +13,7 @@ mod bounds;
 mod buffer;
 mod counts;
 mod death;
+mod extremes;
 mod faults;
 mod faults_around;
 mod faults_load;
@@ -102,6 +103,10 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
     [
         ioctl::TESTS,
         write_read::TESTS,
+        extremes::TESTS,
+        extremes::calls::TESTS,
+        extremes::objects::TESTS,
+        extremes::requests::TESTS,
         poll::TESTS,
         looper::TESTS,
         transaction::TESTS,
@@ -133,6 +138,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         binderfs::TESTS,
         binderfs_logs::TESTS,
         binderfs_freeze::TESTS,
+        extremes::binderfs::TESTS,
         flush::TESTS,
         skipped::TESTS,
         pinned::TESTS,
