@@ -337,14 +337,14 @@ impl Process {
     /// user is the current thread's and not that of this file's opener: a process that has given up its rights since
     /// has given up this one.
     ///
-    /// The manager that counts is that of the device that is asked on or of one that the process has open. A file of
-    /// another user on a device that another user manages is out of its reach, and the process with it: any user can
-    /// become the manager of a device that has none. A device that never had a manager is no obstacle, since calls on
-    /// it reach no process.
+    /// Any user can become the manager of a device that has none. So the managers that count are those of devices that
+    /// the process has open, whichever is asked on; and if one of them is another user's, the process is out of reach,
+    /// unless the file is the caller's own. A device that never had a manager gives no right and is no obstacle, since
+    /// calls on it reach no process.
     fn may_freeze(&self, named: &[Arc<Process>]) -> bool {
         let user = Kuid::current_euid();
         let mut owns = true;
-        let mut manages = self.context.manager_uid() == Some(user);
+        let mut manages = false;
         let mut foreign = false;
         for process in named {
             let own = process.cred.euid() == user;

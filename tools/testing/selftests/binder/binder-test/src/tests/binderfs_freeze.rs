@@ -188,17 +188,20 @@ fn the_managers_user_may(env: &Env) {
 /// Every user can become the manager of a device that has none. What else is in the mount is not theirs for that.
 fn the_manager_of_a_device_that_had_none_may_not(env: &Env) {
     let mount = Mount::new();
-    let [managed, free] = ["managed", "free"].map(|name| open_to_all(env, &mount, name));
+    let [managed, free, unmanaged] = ["managed", "free", "unmanaged"].map(|name| open_to_all(env, &mount, name));
     let _registry = Registry::start(&managed);
     let _usurper = as_user(ONE, || Registry::start(&free));
     for (devices, wanted) in [
         (&[(&managed, TWO), (&free, TWO)][..], refused(env)),
         (&[(&free, TWO), (&managed, TWO)], refused(env)),
         (&[(&managed, TWO)], refused(env)),
+        // One that is about to become a manager may be among these.
+        (&[(&unmanaged, TWO)], refused(env)),
         (&[(&free, TWO)], ALLOWED),
+        (&[(&free, TWO), (&unmanaged, TWO)], ALLOWED),
     ] {
         let peer = with_open(devices);
-        for asked in [&managed, &free] {
+        for asked in [&managed, &free, &unmanaged] {
             assert_eq!(told(asked, ONE, peer.pid()), wanted);
         }
     }
@@ -214,9 +217,10 @@ fn what_never_had_a_manager_goes_with_the_rest(env: &Env) {
         assert_eq!(told(asked, TWO, peer.pid()), refused(env));
     }
     let peer = with_open(&[(&free, TWO)]);
-    assert_eq!(told(&managed, ONE, peer.pid()), ALLOWED);
-    assert_eq!(told(&free, ONE, peer.pid()), refused(env));
-    assert_eq!(told(&free, TWO, peer.pid()), ALLOWED);
+    for asked in [&managed, &free] {
+        assert_eq!(told(asked, ONE, peer.pid()), refused(env));
+        assert_eq!(told(asked, TWO, peer.pid()), ALLOWED);
+    }
 }
 
 fn the_devices_of_a_mount_that_is_detached(env: &Env) {
