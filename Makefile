@@ -52,8 +52,10 @@ programs: setup
 # What they need may be missing from the archive; scripts/test says so then.
 programs32: setup
 	@scripts/setup --i386
-	@test -e $(CACHE)/i386-missing || $(CARGO) build --quiet --release --locked --target i686-unknown-linux-gnu \
-		--package binder-test --target-dir $(O)/selftests
+	@test -e $(CACHE)/i386-missing || { \
+		$(CARGO) build --quiet --release --locked --target i686-unknown-linux-gnu \
+		--package binder-test --target-dir $(O)/selftests; \
+	}
 
 run: driver programs
 	@scripts/vm --icount --log $(O)/run.log --module 'binder_rs.ko devices=binder' \
