@@ -50,8 +50,8 @@ pub struct Driver {
     pub device: PathBuf,
     /// Where it tells its counts.
     pub stats: PathBuf,
-    /// It does some things after the system call that they belong to.
-    pub later: bool,
+    /// It is the C driver.
+    pub is_c: bool,
     /// What it counted before the first program.
     pub before: Counts,
 }
@@ -61,8 +61,8 @@ pub type Trace = Vec<String>;
 
 impl Driver {
     /// A driver nobody uses.
-    pub fn new(device: PathBuf, stats: PathBuf, later: bool) -> Result<Self, String> {
-        let mut driver = Self { device, stats, later, before: Counts::new() };
+    pub fn new(device: PathBuf, stats: PathBuf, is_c: bool) -> Result<Self, String> {
+        let mut driver = Self { device, stats, is_c, before: Counts::new() };
         driver.before = driver.counts()?;
         Ok(driver)
     }
@@ -74,13 +74,22 @@ impl Driver {
         Ok(text.lines().filter_map(active).filter(|(_, count)| *count > 0).collect())
     }
 
-    /// How many processes have the device open.
+    /// How many processes have the device open, or have closed it and not come to their end.
+    ///
+    /// The C driver counts them. Ours counts those as well that have come to their end and have nodes that others hold, so
+    /// the ones that it lists are counted.
     pub fn open_processes(&self) -> Result<u64, String> {
-        Ok(self.counts()?.get("proc").copied().unwrap_or(0))
+        if self.is_c {
+            return Ok(self.counts()?.get("proc").copied().unwrap_or(0));
+        }
+        let text =
+            std::fs::read_to_string(&self.stats).map_err(|error| format!("{}: {error}", self.stats.display()))?;
+        Ok(text.lines().filter(|line| line.starts_with("proc ")).count() as u64)
     }
 
     fn wait_for(&self, processes: usize) -> Result<(), String> {
-        let wanted = self.before.get("proc").copied().unwrap_or(0) + processes as u64;
+        let before = if self.is_c { self.before.get("proc").copied().unwrap_or(0) } else { 0 };
+        let wanted = before + processes as u64;
         let began = Instant::now();
         loop {
             let open = self.open_processes()?;
@@ -119,7 +128,7 @@ impl Driver {
         loop {
             let counts = self.counts()?;
             // What the C driver has lost it never finds again (`killed-node`).
-            let settled = if self.later { !counts.contains_key("proc") } else { counts == self.before };
+            let settled = if self.is_c { !counts.contains_key("proc") } else { counts == self.before };
             if settled {
                 return Ok("nothing is left".into());
             }
@@ -273,7 +282,7 @@ impl<'a> Cast<'a> {
                 self.actors[process] = None;
                 break;
             }
-            if behind.later && closes {
+            if closes {
                 if files.alive() < open {
                     behind.wait_for(files.alive())?;
                 } else {

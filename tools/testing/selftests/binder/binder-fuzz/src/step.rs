@@ -368,6 +368,8 @@ impl Slot {
                 let argument = NodeInfoForRef { handle, reserved, ..NodeInfoForRef::default() };
                 ask!(uapi::BINDER_GET_NODE_INFO_FOR_REF, argument, |info| info)
             }
+            // Which users may freeze which processes is each driver's own (`freeze-rights`).
+            Ioctl::Freeze { .. } | Ioctl::FrozenInfo(_) if !nix::unistd::geteuid().is_root() => "not asked".into(),
             Ioctl::Freeze { process, enable, wait } => {
                 let argument = FreezeInfo { pid: pid(process), enable, timeout_ms: wait };
                 ask!(uapi::BINDER_FREEZE, argument, |_| ())
