@@ -27,6 +27,10 @@ use binder_client::uapi::NodeInfoForRef;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
 use nix::sys::stat::Mode;
 use zerocopy::FromBytes;
 use zerocopy::Immutable;
@@ -38,6 +42,7 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 use crate::fixture::node;
+use crate::fixture::until;
 use crate::hostile::Arena;
 use crate::hostile::PAGE;
 use crate::hostile::Torn;
@@ -289,6 +294,11 @@ fn an_obituary_is_read(env: &Env) {
             client.queue().request_death(handle, 0xdead);
             client.flush().expect("BC_REQUEST_DEATH_NOTIFICATION");
             drop(server);
+            // The end of the server comes a little later than its file's.
+            until(|| {
+                let mut fds = [PollFd::new(client.binder().as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO) == Ok(1)
+            });
             let told = if acknowledging { client.drain() } else { read(shot, &mut client) };
             // What cannot be written to a reader's buffer, the reader has lost.
             let lost = told.is_empty() && !acknowledging && shot.fired();
