@@ -482,9 +482,12 @@ fn clear_buf_wipes_what_objects_point_to(env: &Env) {
     wiped(call.buffer, parcel.data().len() + size_of_val(parcel.offsets()) + size as usize);
 }
 
+/// The parent of a buffer, and the place in it; none for a buffer that only the data points to.
+type Place = Option<(usize, usize)>;
+
 /// A tree of buffers and where each is to be found: the bytes of each, its parent, and the place in that.
 struct Tree {
-    nodes: Vec<(Vec<u8>, Option<(usize, usize)>)>,
+    nodes: Vec<(Vec<u8>, Place)>,
     /// Where in the first of them two descriptors stand.
     array: usize,
 }

@@ -138,7 +138,7 @@ fn fields_of_a_call(env: &Env) {
     let parcel = Parcel::from_bytes(&[7; 64]);
     let good = Call::new(pair.handle, 1, &parcel).data();
     let handle = u64::from(pair.handle);
-    for value in limits().into_iter().chain([handle, handle | 1 << 32, handle | 1 << 63]) {
+    for value in limits().into_iter().chain([handle, handle | (1 << 32), handle | (1 << 63)]) {
         // Handle 0 is another process.
         if value as u32 != 0 {
             let wanted = if value as u32 == pair.handle { Fate::Arrives } else { Fate::Fails(Errno::EINVAL) };

@@ -101,7 +101,7 @@ fn kinds_of_objects(env: &Env) {
         uapi::BINDER_TYPE_FDA,
         uapi::BINDER_TYPE_PTR,
     ];
-    let beside = known.iter().flat_map(|kind| [kind - 1, kind + 1, kind ^ 1 << 31, kind & 0xff, kind & 0xffff_ff00]);
+    let beside = known.iter().flat_map(|kind| [kind - 1, kind + 1, kind ^ (1 << 31), kind & 0xff, kind & 0xffff_ff00]);
     for kind in limits().into_iter().map(|kind| kind as u32).chain(beside) {
         if known.contains(&kind) {
             continue;
@@ -143,7 +143,7 @@ fn fields_of_a_handle(env: &Env) {
     let own = u64::from(pair.handle);
     for make in [object::handle, object::weak_handle] {
         let good = make(pair.handle);
-        for value in limits().into_iter().chain([own, own | 1 << 32, own | 1 << 63]) {
+        for value in limits().into_iter().chain([own, own | (1 << 32), own | (1 << 63)]) {
             let (fate, found) = send_flat(&mut pair, &FlatObject { value, ..good });
             let node = found.and_then(|found| found.as_binder());
             let wanted = if value as u32 == pair.handle {
@@ -169,7 +169,7 @@ fn numbers_of_files(env: &Env) {
     let mut table = Table::default();
     let file = File::open("/dev/null").expect("open");
     let open = file.as_raw_fd() as u64;
-    for value in limits().into_iter().chain([open, open | 1 << 32, open | 1 << 63]) {
+    for value in limits().into_iter().chain([open, open | (1 << 32), open | (1 << 63)]) {
         for object in [
             FdObject { fd: value, ..object::fd(0, 0) },
             FdObject { fd: open, cookie: value, ..object::fd(0, 0) },

@@ -265,7 +265,7 @@ fn numbers_that_are_not_looked_at(env: &Env) {
             let mut number = value;
             table.row(format_args!("{what} {value:#x}"), end.binder().ioctl(request, &mut number), wanted);
         }
-        let mut long = u64::from(value) << 32 | u64::from(value);
+        let mut long = (u64::from(value) << 32) | u64::from(value);
         let found = end.binder().ioctl(uapi::BINDER_SET_IDLE_TIMEOUT, &mut long);
         table.row(format_args!("BINDER_SET_IDLE_TIMEOUT {long:#x}"), found, Err(Errno::EINVAL));
         pair.check();
