@@ -15,6 +15,9 @@
 //! when the process exits, all files in flight to it are let go. Nothing is lost by that: a transaction is received in the
 //! mapping, of which there is never a second one.
 //!
+//! How many there are is up to others. The task whose mapping goes does not wait for it: it closes the door
+//! ([`InFlight::close`]), and a work item does the rest ([`InFlight::let_go`]).
+//!
 //! # Locking
 //!
 //! `InFlight::state` is a spinlock under which nothing is taken, allocated or dropped.
@@ -33,6 +36,8 @@ use kernel::{
         SpinLock, //
     },
 };
+
+use crate::helpers;
 
 /// A file on its way.
 pub(crate) struct SentFile {
@@ -102,12 +107,19 @@ impl InFlight {
         Some(files)
     }
 
-    /// The mapping is gone: lets go of all there are.
-    pub(crate) fn close(&self) {
-        self.state.lock().closed = true;
+    /// The mapping is gone. Returns whether there are files to let go of.
+    pub(crate) fn close(&self) -> bool {
+        let mut state = self.state.lock();
+        state.closed = true;
+        !state.files.is_empty()
+    }
+
+    /// Lets go of all there are.
+    pub(crate) fn let_go(&self) {
         // One buffer at a time, so as not to hold the lock for long.
         while let Some(node) = self.take_first() {
             drop(node);
+            helpers::cond_resched();
         }
     }
 
@@ -147,12 +159,15 @@ mod tests {
         for offset in 0..100 {
             in_flight.add(offset, Files::new(), GFP_KERNEL)?;
         }
-        in_flight.close();
+        assert!(in_flight.close());
+        // A buffer may still take its own.
+        assert!(in_flight.take(7).is_some());
+        in_flight.let_go();
         for offset in 0..100 {
             assert!(in_flight.take(offset).is_none());
             assert_eq!(in_flight.add(offset, Files::new(), GFP_KERNEL), Err(ESRCH));
         }
-        in_flight.close();
+        assert!(!in_flight.close());
         Ok(())
     }
 }

@@ -51,6 +51,7 @@ use core::{
 use kernel::{
     bindings,
     ffi::c_uint,
+    impl_has_work,
     mm::virt::VmaNew,
     new_spinlock,
     page::{
@@ -67,7 +68,14 @@ use kernel::{
             Release, //
         },
         Arc,
+        ArcBorrow,
         SpinLock, //
+    },
+    warn_on,
+    workqueue::{
+        new_work,
+        Work,
+        WorkItem, //
     },
 };
 
@@ -78,6 +86,7 @@ use crate::{
         MemCgroup,
         Payer, //
     },
+    release_queue,
     rmap::{
         self,
         AddressSpace,
@@ -135,6 +144,21 @@ pub(crate) struct PageRange {
     /// Files that come with what is received in the mapping.
     #[pin]
     in_flight: InFlight,
+    /// Lets go of those once the mapping is gone.
+    #[pin]
+    gone: Work<Self>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for PageRange { self.gone }
+}
+
+impl WorkItem for PageRange {
+    type Pointer = Arc<Self>;
+
+    fn run(this: Arc<Self>) {
+        this.in_flight.let_go();
+    }
 }
 
 // SAFETY: What the raw pointers lead to is guarded by `lock`.
@@ -191,6 +215,22 @@ impl PageRange {
     /// Whether any part of the mapping still exists.
     pub(crate) fn is_mapped(&self) -> bool {
         self.vmas.load(Relaxed) != 0
+    }
+
+    /// Lets go of the files in flight, later. The mapping is going, and still holds the file.
+    #[cold]
+    fn let_files_go(&self) {
+        // SAFETY: As the file is not released yet, an `OwnedPageRange` exists by the promise of `map`'s caller, and holds a
+        // reference: the count is not 0.
+        let this = unsafe { ArcBorrow::from_raw(ptr::from_ref(self)) };
+        // SAFETY: The file holds the module.
+        let Some(queue) = (unsafe { release_queue::get() }) else {
+            // A file is opened only while there is a queue.
+            warn_on!(true);
+            return self.in_flight.let_go();
+        };
+        // There is one mapping, so the work was never put there before.
+        warn_on!(queue.enqueue(Arc::from(this)).is_err());
     }
 
     /// Files that come with what is received in the mapping.
@@ -566,6 +606,7 @@ impl OwnedPageRange {
                 start: Atomic::new(0),
                 vmas: Atomic::new(0),
                 in_flight <- InFlight::new(),
+                gone <- new_work!("PageRange::gone"),
             }),
             GFP_KERNEL_ACCOUNT,
         )?))
@@ -661,8 +702,8 @@ impl Backing for PageRange {
 
     fn vma_closed(&self) {
         // The last one: there never is another.
-        if self.vmas.fetch_sub(1, Relaxed) == 1 {
-            self.in_flight.close();
+        if self.vmas.fetch_sub(1, Relaxed) == 1 && self.in_flight.close() {
+            self.let_files_go();
         }
     }
 

@@ -5,11 +5,14 @@
 //! Much of this happens under a spinlock that other processes wait for. The guest's clock counts instructions here, so
 //! that a duration is the same in every run; elsewhere these tests are skipped. The C driver walks its lists.
 
+use std::io::Read;
 use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use binder_client::Call;
 use binder_client::Commands;
+use binder_client::LIBBINDER_MAPPING;
 use binder_client::Parcel;
 use binder_client::Return;
 use binder_client::clock;
@@ -17,6 +20,7 @@ use binder_client::clock::Clock;
 use binder_client::object;
 use binder_client::process::Child;
 use binder_client::uapi;
+use binder_client::uapi::FlatObject;
 use binder_client::uapi::FreezeInfo;
 use binder_client::uapi::FrozenStatusInfo;
 use nix::errno::Errno;
@@ -33,6 +37,8 @@ use crate::fixture::End;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
 use crate::hostile;
+use crate::hostile::PAGE;
+use crate::hostile::Torn;
 
 tests! { Bounds, "bounds":
     handle_goes_beside_many_obituaries,
@@ -44,6 +50,7 @@ tests! { Bounds, "bounds":
     frozen_state_of_a_process_with_many_threads,
     work_comes_for_many_threads_that_poll,
     file_is_closed_that_many_wait_for,
+    mapping_goes_that_many_files_are_in_flight_to,
     real_time_caller_waits_for_no_allocation,
 }
 
@@ -403,6 +410,32 @@ fn file_is_closed_that_many_wait_for(env: &Env) {
         }
         let spent = cost(|| drop(server));
         drop(client);
+        registry.kill(&mut End::open(env));
+        spent
+    };
+    compare(measure(FEW), measure(MANY));
+}
+
+fn mapping_goes_that_many_files_are_in_flight_to(env: &Env) {
+    need_instructions(env);
+    let measure = |count: usize| {
+        let registry = Registry::start(env);
+        let mut client = End::open(env).enter();
+        let mut server = End::open_unmapped(env).enter();
+        let torn = Torn::map(server.binder().as_fd(), LIBBINDER_MAPPING);
+        let node = FlatObject { flags: uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, ..object::binder(0x9000, 0x9008) };
+        registry.put(&mut server, 9, node);
+        let handle = registry.get(&mut client, 9);
+        let (read, write) = nix::unistd::pipe().expect("pipe");
+        let parcel = Parcel::from_object(&object::fd(write.as_raw_fd(), 0));
+        for _ in 0..count {
+            client.start_one_way(Call::one_way(handle, 1, &parcel));
+        }
+        drop(write);
+        let spent = cost(|| torn.unmap(0..LIBBINDER_MAPPING / PAGE));
+        // It does come to its end.
+        assert_eq!(std::fs::File::from(read).read(&mut [0; 1]).expect("the end"), 0);
+        drop((client, server));
         registry.kill(&mut End::open(env));
         spent
     };

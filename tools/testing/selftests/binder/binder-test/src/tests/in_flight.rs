@@ -314,7 +314,7 @@ fn files_go_with_the_mapping(env: &Env) {
     torn.unmap(3..4);
     match env.driver(Difference::InFlight) {
         Driver::Ours => {
-            assert!(!is_open(&read));
+            until(|| !is_open(&read));
             pair.server.expect(&[]);
             pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
         }
