@@ -647,8 +647,8 @@ pub(crate) struct Receiver {
 
 /// Whether a transaction is charged to its sender's memory cgroup.
 ///
-/// A charge costs some hundred instructions, so the common call is without. What limits the number of transactions
-/// without a charge is that each belongs to an object that is charged, and larger:
+/// A charge costs some hundred instructions, so the common call is without. The number of transactions without a
+/// charge is limited by objects that are charged:
 ///
 /// - A call that a thread makes while it works on no other and has nothing to read: there is one for each [`Thread`],
 ///   which it holds a reference on.
