@@ -253,16 +253,17 @@ impl Process {
                 }
             }
         }
-        // As many end as have begun.
-        inner.freezing = inner.freezing.wrapping_sub(1);
         if inner.freeze_epoch != began {
-            // Another freezing or thawing has been completed meanwhile, and that is what holds.
+            // Another freezing or thawing has been completed meanwhile, and that is what holds. It has taken this one
+            // off those that wait.
             return if inner.frozen && inner.frozen_told {
                 Ok(())
             } else {
                 Err(EAGAIN)
             };
         }
+        // As many end in an epoch as have begun in it.
+        inner.freezing = inner.freezing.wrapping_sub(1);
         if result.is_ok() && Self::has_transactions(&inner) {
             result = Err(EAGAIN);
         }
@@ -298,6 +299,9 @@ impl Process {
     fn decide(inner: &mut ProcessInner, frozen: bool) -> News {
         inner.frozen = frozen;
         inner.frozen_told = frozen;
+        // Those that wait have been overtaken. They may not run before the next one ends, which must not take them for
+        // others that wait beside it.
+        inner.freezing = 0;
         // 64 bits do not run over.
         inner.freeze_epoch = inner.freeze_epoch.wrapping_add(1);
         News {

@@ -206,7 +206,7 @@ pub(crate) struct ProcessInner {
     pub(crate) freeze_epoch: u64,
     /// The state that was last told.
     pub(crate) frozen_told: bool,
-    /// `BINDER_FREEZE`s that wait for transactions to end.
+    /// `BINDER_FREEZE`s of this epoch that wait for transactions to end.
     pub(crate) freezing: u32,
     /// A synchronous call came since it was frozen.
     pub(crate) sync_received: bool,

@@ -44,6 +44,7 @@ tests! { Interface, "freeze":
     freezing_goes_on_after_a_signal,
     thaw_ends_a_freezing_that_waits,
     freezing_that_fails_leaves_another_one_waiting,
+    freezing_that_was_overtaken_counts_no_more,
     notification_is_true_in_the_end,
     what_a_frozen_process_was_sent_is_known,
     notification_tells_the_state_and_its_changes,
@@ -416,6 +417,28 @@ fn freezing_that_fails_leaves_another_one_waiting(env: &Env) {
     scene.client.give_back(&reply);
     // What was said to be frozen is.
     assert_eq!(scene.one_way(1), [Return::TransactionPendingFrozen]);
+}
+
+/// A thaw overtakes a freezing that waits, and before that one runs again, a third one fails: nothing is left that would
+/// thaw the process, so the third one has to.
+fn freezing_that_was_overtaken_counts_no_more(env: &Env) {
+    if env.driver(Difference::OvertakenFreeze) == Driver::C {
+        env.skip("a freezing that was overtaken sleeps until its time is over");
+    }
+    let mut scene = Scene::new(env);
+    scene.call_out();
+    // On one processor, the thread that waits does not run while this one goes first.
+    binder_client::process::pin_to(0).expect("sched_setaffinity");
+    let freezing = Freezing::start(&scene);
+    hostile::go_first(true);
+    assert_eq!(scene.freeze(0, 0), Ok(()));
+    assert_eq!(scene.freeze(1, 0), Err(Errno::EAGAIN));
+    hostile::go_first(false);
+    assert_eq!(freezing.ended(), Err(Errno::EAGAIN));
+    scene.call_back();
+    let reply = scene.client.expect_reply();
+    scene.client.give_back(&reply);
+    assert_eq!(scene.one_way(1), [Return::TransactionComplete]);
 }
 
 fn notification_is_true_in_the_end(env: &Env) {
