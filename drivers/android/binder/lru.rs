@@ -54,8 +54,8 @@ extern "C" {
 /// # Invariants
 ///
 /// Between a successful [`Lru::init`] and [`Lru::destroy`] the `list_lru` is initialised, and `cache` is a valid cache.
-/// Whoever holds an entry that is or was on it lives between the two: entries exist only while a device file is open,
-/// and the module initialises the list before it has devices and destroys it after.
+/// Entries are used only between the two: they exist only while a device file is open, and the module initialises the
+/// list before it has devices and destroys it after.
 pub(crate) struct Lru {
     inner: Opaque<bindings::list_lru>,
     /// Where the memory of the entries comes from.

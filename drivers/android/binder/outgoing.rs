@@ -365,7 +365,7 @@ impl Outgoing<'_> {
                 sender_pid: process.pid,
                 code: self.message.data.code,
                 flags: self.message.data.flags,
-                // Whoever sends, which need not be who opened the file.
+                // The sending thread's, which need not be the opener's.
                 sender_euid: Kuid::current_euid(),
                 receiver: LockedBy::new(
                     &self.target.inner,

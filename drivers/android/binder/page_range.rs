@@ -255,8 +255,8 @@ impl PageRange {
         unsafe { (*chunk).slots.get(index % CHUNK_SLOTS) }
     }
 
-    /// What is charged with that which others allocate on behalf of the process whose mapping this is. Where there is no
-    /// mapping, or none any more, that is the current task.
+    /// The payer for what other processes allocate on behalf of the process whose mapping this is: the current task
+    /// where there is no mapping, or none any more.
     pub(crate) fn payer(&self) -> Payer {
         let group = self.lock.lock().group.clone();
         group.map_or(Payer::Current, Payer::Group)
@@ -282,7 +282,7 @@ impl PageRange {
             return Ok(());
         }
         drop(slots);
-        // SAFETY: Nobody else has seen the chunk.
+        // SAFETY: The chunk was made above and is in no table, so no other reference to it exists.
         unsafe { Chunk::free(chunk) };
         Ok(())
     }

@@ -63,7 +63,7 @@ pub(crate) unsafe trait Work: Send + Sync {
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered>;
 
-    /// Nobody will ever read it. No lock is held.
+    /// It will never be read. No lock is held.
     fn cancel(self: Arc<Queued<Self>>);
 
     /// What it is, for logs.
@@ -75,7 +75,7 @@ pub(crate) unsafe trait Work: Send + Sync {
     }
 }
 
-/// A piece of work, for those who only look.
+/// A work item, for listings.
 pub(crate) enum Listed {
     /// A transaction.
     Transaction(TransactionRef),
@@ -85,7 +85,7 @@ pub(crate) enum Listed {
     Code(Arc<Queued<Code>>),
     /// An obituary, or that the request for it was cleared.
     Death(DeathRef),
-    /// That somebody was frozen or thawed, or that the request to know was cleared.
+    /// A process was frozen or thawed, or the request to know was cleared.
     Freeze(FreezeRef),
 }
 
@@ -245,7 +245,7 @@ impl<T> Queued<T> {
 }
 
 impl<T> Queued<T> {
-    /// The value, of which nobody else has a reference.
+    /// The value, to which this is the only reference.
     pub(crate) fn value_mut(self: Pin<&mut Self>) -> &mut T {
         // SAFETY: `value` is not structurally pinned: only the other fields are marked so.
         unsafe { &mut self.get_unchecked_mut().value }

@@ -96,9 +96,9 @@ fn selinux_is_active() -> bool {
 /// What `lsm_hooks=` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Demand {
-    /// Who has something to say must be asked.
+    /// A security module that has Binder hooks must be asked.
     Required,
-    /// The module may be used without that.
+    /// The driver may be used without that.
     Optional,
 }
 
