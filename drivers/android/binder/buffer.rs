@@ -290,6 +290,7 @@ impl Process {
                     held,
                 });
             }
+            helpers::cond_resched();
         }
     }
 

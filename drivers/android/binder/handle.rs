@@ -21,7 +21,10 @@ use kernel::{
 use crate::{
     death,
     freeze,
-    helpers::next_debug_id,
+    helpers::{
+        cond_resched,
+        next_debug_id, //
+    },
     model::{
         Handle,
         Handles,
@@ -257,6 +260,7 @@ impl Process {
         for handle in entries.values() {
             handle.cancel_notifications();
             uncount_handle(&handle.node, handle.strong != 0, true);
+            cond_resched();
         }
     }
 }

@@ -491,6 +491,7 @@ impl Process {
             drop(freezes);
             for request in deaths.values() {
                 death::announce(request);
+                cond_resched();
             }
         }
         nodes

@@ -19,7 +19,10 @@ use kernel::{
 
 use crate::{
     defs::*,
-    helpers::user_error,
+    helpers::{
+        cond_resched,
+        user_error, //
+    },
     model::{
         Code,
         CodeKind,
@@ -487,6 +490,7 @@ impl Thread {
             let work = self.pop(&mut self.process.inner.lock());
             let Some(work) = work else { break };
             work.into_arc().cancel();
+            cond_resched();
         }
     }
 }
