@@ -47,6 +47,7 @@ tests! { Core, "refs":
     release_and_resend_in_one_breath,
     node_is_held_while_it_is_sent,
     node_of_an_exiting_thread_is_told_to_the_next_sender,
+    owner_hears_of_a_dead_holder_handle_by_handle,
 }
 
 const NODE: PtrCookie = Pair::NODE;
@@ -580,4 +581,23 @@ fn node_of_an_exiting_thread_is_told_to_the_next_sender(env: &Env) {
         other.give_back(&received);
         pair.server.expect(&[Return::Release(OTHER), Return::DecRefs(OTHER)]);
     }
+}
+
+/// A holder dies with one one-way transaction to be read and one that waits behind it, each with a node of the sender's.
+/// The sender hears of the nodes in the order of the handles, and not in that in which transactions are given up.
+fn owner_hears_of_a_dead_holder_handle_by_handle(env: &Env) {
+    let Pair { mut client, server, handle, registry: _registry } = Pair::new(env);
+    let nodes = [node(0x81), node(0x80)];
+    for node in nodes {
+        let parcel = Parcel::from_object(&object::binder(node.ptr, node.cookie));
+        client.start(Call::one_way(handle, 1, &parcel));
+        client.expect(&[Return::IncRefs(node), Return::Acquire(node), Return::TransactionComplete]);
+        client.queue().increfs_done(node).acquire_done(node);
+        client.flush().expect("BC_ACQUIRE_DONE");
+    }
+    drop(server);
+    let told: Vec<Return> = (0..4).map(|_| client.wait()).collect();
+    let [first, second] = nodes;
+    let wanted = [Return::Release(first), Return::DecRefs(first), Return::Release(second), Return::DecRefs(second)];
+    assert_eq!(told, wanted);
 }
