@@ -10,24 +10,23 @@ use kernel::{
     sync::Arc, //
 };
 
+use crate::sys::{
+    lsm,
+    netlink,
+    release_queue,
+    rmap, //
+};
+
 // Ground: the interface, what C and the kernel's crates lack, small machines.
 mod defs;
 
-mod helpers;
+mod sys;
 
 mod sums;
 
-mod lsm;
-
 mod counts;
 
-mod fd;
-
 mod instance;
-
-mod nice;
-
-mod trace;
 
 mod range_alloc;
 
@@ -35,20 +34,8 @@ mod stats;
 
 mod transaction_log;
 
-mod wait;
-
-mod memcg;
-
-mod numbers;
-
-mod release_queue;
-
 // Memory: pages, their mappings, what comes with those, and taking pages back.
 mod in_flight;
-
-mod rmap;
-
-mod lru;
 
 mod page_range;
 
@@ -82,8 +69,6 @@ mod handle;
 mod buffer;
 
 mod object;
-
-mod netlink;
 
 mod outgoing;
 

@@ -63,7 +63,10 @@ use crate::{
         errno, //
     },
     instance::Instance,
-    netlink, rmap,
+    sys::{
+        netlink,
+        rmap, //
+    },
 };
 
 use self::{

@@ -29,10 +29,7 @@ use kernel::{
 };
 
 use crate::{
-    fd,
-    helpers,
     in_flight::SentFile,
-    memcg::Payer,
     model::{
         Buffer,
         Cargo,
@@ -60,7 +57,12 @@ use crate::{
         push,
         reserve, //
     },
-    trace, //
+    sys::{
+        fd,
+        helpers,
+        memcg::Payer,
+        trace, //
+    },
 };
 
 mod layout;

@@ -20,7 +20,6 @@ use kernel::{
 
 use crate::{
     instance::Instance,
-    lsm,
     model::{
         Context,
         Manager,
@@ -29,6 +28,7 @@ use crate::{
         StrongNode, //
     },
     sums::text_bytes,
+    sys::lsm,
     transaction_log::short_name, //
 };
 

@@ -36,7 +36,6 @@ use kernel::{
 };
 
 use crate::{
-    helpers,
     instance::Instance,
     log_file,
     model::{
@@ -44,11 +43,15 @@ use crate::{
         Process, //
     },
     page_range::OwnedPageRange,
-    registry, release_queue,
-    rmap::Mount,
+    registry,
     sums::{
         push,
         text_bytes, //
+    },
+    sys::{
+        helpers,
+        release_queue,
+        rmap::Mount, //
     },
 };
 

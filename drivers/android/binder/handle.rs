@@ -19,12 +19,7 @@ use kernel::{
 };
 
 use crate::{
-    death,
-    freeze,
-    helpers::{
-        cond_resched,
-        next_debug_id, //
-    },
+    death, freeze,
     model::{
         Handle,
         Handles,
@@ -38,8 +33,14 @@ use crate::{
         count_handle,
         uncount_handle, //
     },
-    numbers::Numbers,
-    stats::CountedHandle, //
+    stats::CountedHandle,
+    sys::{
+        helpers::{
+            cond_resched,
+            next_debug_id, //
+        },
+        ida::Ida, //
+    },
 };
 
 impl Handles {
@@ -70,7 +71,7 @@ impl Handles {
 
 /// A number that was taken and is given back when dropped, unless it was used.
 struct Taken<'a> {
-    numbers: &'a Numbers,
+    numbers: &'a Ida,
     number: u32,
     used: bool,
 }
@@ -78,7 +79,7 @@ struct Taken<'a> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if !self.used {
-            self.numbers.give_back(self.number);
+            self.numbers.free(self.number);
         }
     }
 }
@@ -113,7 +114,7 @@ impl Process {
         let first = u32::from(!self.context.is_manager_node(node));
         let mut taken = Taken {
             numbers: &self.numbers,
-            number: self.numbers.take(first)?,
+            number: self.numbers.alloc_min(first)?,
             used: false,
         };
         let number = taken.number;
@@ -192,7 +193,7 @@ impl Process {
             let (_, handle) = handle.to_key_value();
             handle.cancel_notifications();
             // Only now: as long as the node counts the handle, nothing else has its number.
-            self.numbers.give_back(number);
+            self.numbers.free(number);
         }
         uncount_handle(&node, last_strong, gone);
         Ok(())

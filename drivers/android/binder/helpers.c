@@ -24,7 +24,7 @@
 static_assert(SHRINKER_NUMA_AWARE == 4);
 static_assert(SHRINKER_MEMCG_AWARE == 8);
 
-/* What memcg.rs makes of its number. */
+/* What sys/memcg.rs makes of its number. */
 static_assert(__GFP_RETRY_MAYFAIL == BIT(___GFP_RETRY_MAYFAIL_BIT));
 
 /* The module! macro knows integer parameters only. */

@@ -15,7 +15,7 @@ void binder_rs_cond_resched(void);
 struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns);
 void binder_rs_put_user_ns(struct user_namespace *ns);
 
-/* for memcg.rs and lru.rs */
+/* for sys/memcg.rs and lru.rs */
 struct mem_cgroup *binder_rs_mem_cgroup_of_current(void);
 void binder_rs_mem_cgroup_put(struct mem_cgroup *memcg);
 struct mem_cgroup *binder_rs_set_active_mem_cgroup(struct mem_cgroup *memcg);
@@ -36,7 +36,7 @@ int binder_rs_context_parse(struct fs_context *fc, struct fs_parameter *param, u
 void binder_rs_context_error(struct fs_context *fc, const char *message);
 void binder_rs_notify_created(struct inode *dir, struct dentry *dentry);
 
-/* netlink.c, for netlink.rs */
+/* netlink.c, for sys/netlink.rs */
 extern struct genl_family binder_rs_family;
 bool binder_rs_reports_are_wanted(void);
 void binder_rs_report(const void *attributes, size_t size);

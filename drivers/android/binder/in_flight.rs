@@ -37,7 +37,7 @@ use kernel::{
     },
 };
 
-use crate::helpers;
+use crate::sys::helpers;
 
 /// A file on its way.
 pub(crate) struct SentFile {

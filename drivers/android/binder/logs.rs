@@ -23,8 +23,6 @@ use kernel::{
 };
 
 use crate::{
-    helpers::write_hashed,
-    lru,
     model::Process,
     registry, shrinker,
     stats::{
@@ -36,6 +34,10 @@ use crate::{
         count,
         increment,
         text_bytes, //
+    },
+    sys::{
+        helpers::write_hashed,
+        lru, //
     },
     transaction_log::{
         self,

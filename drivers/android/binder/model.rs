@@ -84,7 +84,6 @@ use crate::{
     },
     in_flight::SentFile,
     instance::Instance,
-    numbers::Numbers,
     oneway::OnewayQueue,
     page_range::{
         PageRange,
@@ -103,6 +102,13 @@ use crate::{
         CountedTransaction,
         Traffic, //
     },
+    sys::{
+        ida::Ida,
+        wait::{
+            PollQueue,
+            Sleeper, //
+        },
+    },
     todo::{
         Home,
         Queued,
@@ -112,10 +118,6 @@ use crate::{
     unacknowledged::{
         Place,
         Unacknowledged, //
-    },
-    wait::{
-        PollQueue,
-        Sleeper, //
     },
 };
 
@@ -160,7 +162,7 @@ pub(crate) struct Process {
     pub(crate) handles: SpinLock<Handles>,
     /// The numbers of `handles`.
     #[pin]
-    pub(crate) numbers: Numbers,
+    pub(crate) numbers: Ida,
     #[pin]
     pub(crate) inner: SpinLock<ProcessInner>,
     #[pin]
@@ -604,7 +606,7 @@ pub(crate) struct Buffer {
 /// A call, one-way call or reply.
 pub(crate) struct Transaction {
     pub(crate) debug_id: u32,
-    /// When it began, as told by [`jiffies`](crate::helpers::jiffies).
+    /// When it began, as told by [`jiffies`](crate::sys::helpers::jiffies).
     pub(crate) start: u32,
     /// Who waits for the reply; nobody for one-way calls and replies.
     pub(crate) from: Option<Arc<Thread>>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-/* The generic netlink family, which only C can describe. What it is for, and what is in a report, is up to netlink.rs. */
+/* The generic netlink family, which only C can describe. What it is for, and what is in a report, is up to sys/netlink.rs. */
 
 #include <net/genetlink.h>
 #include <uapi/linux/android/binder_netlink.h>

@@ -27,7 +27,6 @@ use crate::{
         BR_INCREFS,
         BR_RELEASE, //
     },
-    helpers::next_debug_id,
     model::{
         InnerGuard,
         LocalNode,
@@ -41,7 +40,8 @@ use crate::{
     },
     oneway::OnewayQueue,
     read_buffer::ReadBuffer,
-    stats::CountedNode, //
+    stats::CountedNode,
+    sys::helpers::next_debug_id,
     todo::{
         Delivered,
         Home,

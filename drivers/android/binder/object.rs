@@ -47,9 +47,7 @@ use crate::{
         BINDER_TYPE_WEAK_BINDER,
         BINDER_TYPE_WEAK_HANDLE, //
     },
-    fd,
     in_flight::SentFile,
-    lsm,
     model::{
         Buffer,
         LocalNode,
@@ -58,7 +56,11 @@ use crate::{
         Process,
         Thread, //
     },
-    node::owner_knows, //
+    node::owner_knows,
+    sys::{
+        fd,
+        lsm, //
+    },
 };
 
 mod fixups;

@@ -34,11 +34,6 @@ use crate::{
         FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
         TF_CLEAR_BUF, //
     },
-    helpers::{
-        jiffies,
-        next_debug_id,
-        user_error, //
-    },
     model::{
         Buffer,
         Level,
@@ -49,10 +44,19 @@ use crate::{
         Transaction,
         TransactionRef, //
     },
-    netlink, nice, object,
+    object,
     stats::CountedTransaction,
+    sys::{
+        helpers::{
+            jiffies,
+            next_debug_id,
+            user_error, //
+        },
+        netlink,
+        nice,
+        trace, //
+    },
     todo::Queued,
-    trace,
     transaction_log::{
         Kind,
         Record,

@@ -81,18 +81,20 @@ use kernel::{
 
 use crate::{
     in_flight::InFlight,
-    lru::LRU,
-    memcg::{
-        MemCgroup,
-        Payer, //
+    sys::{
+        lru::LRU,
+        memcg::{
+            MemCgroup,
+            Payer, //
+        },
+        release_queue,
+        rmap::{
+            self,
+            AddressSpace,
+            Backing, //
+        },
+        trace, //
     },
-    release_queue,
-    rmap::{
-        self,
-        AddressSpace,
-        Backing, //
-    },
-    trace, //
 };
 
 mod page_use;

@@ -27,10 +27,6 @@ use kernel::{
 use crate::{
     death,
     defs::*,
-    helpers::{
-        cond_resched,
-        user_error, //
-    },
     model::{
         Context,
         Handles,
@@ -39,8 +35,6 @@ use crate::{
         ProcessInner,
         Thread, //
     },
-    nice,
-    numbers::Numbers,
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
@@ -49,9 +43,17 @@ use crate::{
         CountedProcess,
         Traffic, //
     },
+    sys::{
+        helpers::{
+            cond_resched,
+            user_error, //
+        },
+        ida::Ida,
+        nice,
+        wait::PollQueue, //
+    },
     todo::WorkList,
-    unacknowledged::Unacknowledged,
-    wait::PollQueue, //
+    unacknowledged::Unacknowledged, //
 };
 
 impl Process {
@@ -72,7 +74,7 @@ impl Process {
                 cred,
                 pages,
                 handles <- new_spinlock!(Handles::new(), "Process::handles"),
-                numbers <- Numbers::new(),
+                numbers <- Ida::new(),
                 inner <- new_spinlock!(
                     ProcessInner {
                         dead: false,

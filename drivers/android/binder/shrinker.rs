@@ -38,11 +38,11 @@ use kernel::{
 };
 
 use crate::{
-    lru::LRU,
     page_range::{
         Isolation,
         PageRange, //
     },
+    sys::lru::LRU, //
 };
 
 /// Entries a scan looks at at most: so many that the largest mapping can go in one run.

@@ -15,7 +15,7 @@ use core::sync::atomic::{
 
 use kernel::uapi::binder_driver_return_protocol_BR_NOOP as BR_NOOP;
 
-use crate::trace;
+use crate::sys::trace;
 
 /// What is counted while it exists. The first ones have the order in which the C driver lists them.
 #[derive(Clone, Copy, PartialEq, Eq)]

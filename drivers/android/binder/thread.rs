@@ -19,27 +19,29 @@ use kernel::{
 
 use crate::{
     defs::*,
-    helpers::{
-        cond_resched,
-        user_error, //
-    },
     model::{
         Code,
         CodeKind,
         InnerGuard,
         NodeRef,
         ProcessInner,
-        Thread, //
+        Thread,
         LOOPER_ENTERED,
         LOOPER_EXITED,
         LOOPER_INVALID,
         LOOPER_POLL,
         LOOPER_REGISTERED,
-        LOOPER_WAITING,
+        LOOPER_WAITING, //
     },
-    nice,
     outgoing::Message,
     read_buffer::ReadBuffer,
+    sys::{
+        helpers::{
+            cond_resched,
+            user_error, //
+        },
+        nice, //
+    },
     todo::{
         Delivered,
         Home,

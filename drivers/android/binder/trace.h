@@ -2,7 +2,7 @@
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM binder_rs
 
-/* When each event happens, and what its fields are, stands in trace.rs. */
+/* When each event happens, and what its fields are, stands in sys/trace.rs. */
 #if !defined(_BINDER_RS_TRACE_H) || defined(TRACE_HEADER_MULTI_READ)
 #define _BINDER_RS_TRACE_H
 

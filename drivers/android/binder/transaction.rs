@@ -36,11 +36,6 @@ use crate::{
         TF_ONE_WAY,
         TF_UPDATE_TXN, //
     },
-    helpers::{
-        eproto,
-        user_error, //
-    },
-    lsm,
     model::{
         Buffer,
         InnerGuard,
@@ -53,7 +48,6 @@ use crate::{
         Transaction,
         TransactionRef, //
     },
-    nice,
     oneway::{
         UpdateKind,
         UpdateSlots, //
@@ -69,14 +63,22 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     sums::increment,
+    sys::{
+        helpers::{
+            eproto,
+            user_error, //
+        },
+        lsm,
+        nice,
+        trace, //
+    },
     todo::{
         Delivered,
         Listed,
         Queued,
         Work, //
     },
-    trace,
-    transaction_log::Kind,
+    transaction_log::Kind, //
 };
 
 impl Transaction {

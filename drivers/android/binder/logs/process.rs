@@ -18,10 +18,6 @@ use kernel::{
 
 use crate::{
     defs::TF_ONE_WAY,
-    helpers::{
-        milliseconds_since,
-        write_hashed, //
-    },
     model::{
         CodeKind,
         DeathPhase,
@@ -31,6 +27,10 @@ use crate::{
         ProcessInner,
         Thread,
         TransactionRef, //
+    },
+    sys::helpers::{
+        milliseconds_since,
+        write_hashed, //
     },
     todo::{
         Listed,

@@ -22,7 +22,7 @@ use super::{
     PageRange,
     MAX_SIZE, //
 };
-use crate::rmap;
+use crate::sys::rmap;
 
 /// The right to the pages that one buffer touches.
 ///

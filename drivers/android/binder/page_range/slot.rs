@@ -42,12 +42,14 @@ use super::{
     MAX_SIZE, //
 };
 use crate::{
-    lru::LRU,
-    memcg::{
-        MemCgroup,
-        Payer, //
+    stats::CountedPage,
+    sys::{
+        lru::LRU,
+        memcg::{
+            MemCgroup,
+            Payer, //
+        },
     },
-    stats::CountedPage, //
 };
 
 /// Slots are allocated by the chunk, when one of them is first needed. A chunk is 1 KB.

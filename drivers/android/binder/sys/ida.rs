@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers of a process's handles: the lowest free one is given.
+//! The kernel's ID allocator: small numbers, of which the lowest free one is allocated.
 //!
-//! The kernel's IDA finds it in O(log n), takes next to no memory for a few numbers and gives memory back when numbers
-//! go. It allocates, so a number is taken before the lock of the handles is.
+//! A search takes O(log n). A few numbers take next to no memory, and memory is given back when numbers are freed. An
+//! allocation may sleep.
 //!
 //! C header: [`include/linux/idr.h`](srctree/include/linux/idr.h)
 
@@ -18,24 +18,24 @@ use kernel::{
 const FLAGS: bindings::gfp_t =
     bindings::XA_FLAGS_ALLOC | bindings::xa_lock_type_XA_LOCK_IRQ as bindings::gfp_t;
 
-/// Which numbers of one process are taken.
+/// A `struct ida`.
 ///
 /// # Invariants
 ///
-/// `ida` is an initialised IDA. A number is taken in it if and only if a [`Number`] for it exists.
+/// `ida` is initialised.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Numbers {
+pub(crate) struct Ida {
     #[pin]
     ida: Opaque<bindings::ida>,
 }
 
 // SAFETY: An IDA can be used from any thread.
-unsafe impl Send for Numbers {}
+unsafe impl Send for Ida {}
 // SAFETY: An IDA locks for itself.
-unsafe impl Sync for Numbers {}
+unsafe impl Sync for Ida {}
 
-impl Numbers {
-    /// All numbers are free.
+impl Ida {
+    /// Returns an allocator in which all numbers are free.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             // INVARIANT: This is what `ida_init` does; no number is taken.
@@ -46,19 +46,17 @@ impl Numbers {
         })
     }
 
-    /// Takes the lowest free number that is not below `from`.
-    ///
-    /// Sleeps.
+    /// Allocates the lowest free number that is not below `min`. May sleep.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, also where all numbers are taken.
-    pub(crate) fn take(&self, from: u32) -> Result<u32> {
+    /// `ENOMEM`, also if no number is free.
+    pub(crate) fn alloc_min(&self, min: u32) -> Result<u32> {
         // SAFETY: By the type invariant this is an IDA.
         let number = unsafe {
             bindings::ida_alloc_range(
                 self.ida.get(),
-                from,
+                min,
                 // CAST: A positive constant.
                 i32::MAX as c_uint,
                 bindings::GFP_KERNEL_ACCOUNT,
@@ -67,33 +65,33 @@ impl Numbers {
         u32::try_from(number).map_err(|_| ENOMEM)
     }
 
-    /// Gives a number back.
-    pub(crate) fn give_back(&self, number: u32) {
+    /// Frees a number.
+    pub(crate) fn free(&self, number: u32) {
         // SAFETY: By the type invariant this is an IDA; it complains of numbers that are not taken and does nothing.
         unsafe { bindings::ida_free(self.ida.get(), number) };
     }
 }
 
 #[pinned_drop]
-impl PinnedDrop for Numbers {
+impl PinnedDrop for Ida {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant this is an IDA, and it is not used any more.
         unsafe { bindings::ida_destroy(self.ida.get()) };
     }
 }
 
-#[kunit_tests(binder_handle_numbers)]
+#[kunit_tests(binder_ida)]
 mod tests {
     use super::*;
 
-    fn numbers() -> Result<Pin<KBox<Numbers>>> {
-        KBox::pin_init(Numbers::new(), GFP_KERNEL)
+    fn numbers() -> Result<Pin<KBox<Ida>>> {
+        KBox::pin_init(Ida::new(), GFP_KERNEL)
     }
 
     /// Takes as many numbers; says whether they were these.
-    fn take(numbers: &Numbers, wanted: core::ops::Range<u32>) -> Result<bool> {
+    fn take(numbers: &Ida, wanted: core::ops::Range<u32>) -> Result<bool> {
         for number in wanted {
-            if numbers.take(1)? != number {
+            if numbers.alloc_min(1)? != number {
                 return Ok(false);
             }
         }
@@ -101,29 +99,29 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_free_number_is_given() -> Result {
+    fn lowest_free_number_is_allocated() -> Result {
         let numbers = numbers()?;
         assert!(take(&numbers, 1..6)?);
         for number in [4, 2, 3] {
-            numbers.give_back(number);
+            numbers.free(number);
         }
-        assert_eq!(numbers.take(1)?, 2);
-        assert_eq!(numbers.take(1)?, 3);
-        assert_eq!(numbers.take(1)?, 4);
-        assert_eq!(numbers.take(1)?, 6);
+        assert_eq!(numbers.alloc_min(1)?, 2);
+        assert_eq!(numbers.alloc_min(1)?, 3);
+        assert_eq!(numbers.alloc_min(1)?, 4);
+        assert_eq!(numbers.alloc_min(1)?, 6);
         Ok(())
     }
 
     #[test]
-    fn zero_is_given_only_when_asked_for() -> Result {
+    fn zero_is_allocated_only_when_asked_for() -> Result {
         let numbers = numbers()?;
-        assert_eq!(numbers.take(1)?, 1);
-        assert_eq!(numbers.take(0)?, 0);
-        assert_eq!(numbers.take(0)?, 2);
-        numbers.give_back(0);
+        assert_eq!(numbers.alloc_min(1)?, 1);
+        assert_eq!(numbers.alloc_min(0)?, 0);
+        assert_eq!(numbers.alloc_min(0)?, 2);
+        numbers.free(0);
         // Not even if it is the only one that is free.
-        assert_eq!(numbers.take(1)?, 3);
-        assert_eq!(numbers.take(0)?, 0);
+        assert_eq!(numbers.alloc_min(1)?, 3);
+        assert_eq!(numbers.alloc_min(0)?, 0);
         Ok(())
     }
 
@@ -133,12 +131,12 @@ mod tests {
 
         let numbers = numbers()?;
         assert!(take(&numbers, 1..MANY)?);
-        assert_eq!(numbers.take(1)?, MANY);
+        assert_eq!(numbers.alloc_min(1)?, MANY);
         for number in [MANY - 1, 64, 63, 1] {
-            numbers.give_back(number);
+            numbers.free(number);
         }
         for number in [1, 63, 64, MANY - 1, MANY + 1] {
-            assert_eq!(numbers.take(1)?, number);
+            assert_eq!(numbers.alloc_min(1)?, number);
         }
         Ok(())
     }
@@ -158,7 +156,7 @@ mod tests {
             let free = taken.iter().skip(1).position(|&taken| !taken);
             match (random & 1, free) {
                 (0, Some(free)) => {
-                    let number = numbers.take(1)? as usize;
+                    let number = numbers.alloc_min(1)? as usize;
                     assert_eq!(number, free + 1);
                     if let Some(taken) = taken.get_mut(number) {
                         *taken = true;
@@ -168,7 +166,7 @@ mod tests {
                     let number = place % MOST;
                     if let Some(taken) = taken.get_mut(number).filter(|taken| **taken) {
                         *taken = false;
-                        numbers.give_back(number as u32);
+                        numbers.free(number as u32);
                     }
                 }
             }

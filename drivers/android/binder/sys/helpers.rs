@@ -127,7 +127,7 @@ pub(crate) fn write_hashed(out: &mut dyn fmt::Write, address: u64) -> fmt::Resul
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.
 macro_rules! user_error {
     ($pid:expr, $tid:expr, $($what:tt)*) => {
-        if $crate::helpers::may_log() {
+        if $crate::sys::helpers::may_log() {
             kernel::pr_info!("{}:{} {}\n", $pid, $tid, kernel::prelude::fmt!($($what)*));
         }
     };

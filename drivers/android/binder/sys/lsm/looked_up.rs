@@ -27,7 +27,7 @@ use kernel::{
     sync::SetOnce, //
 };
 
-use crate::helpers;
+use crate::sys::helpers;
 
 type SetContextManager = unsafe extern "C" fn(*const cred) -> c_int;
 type Between = unsafe extern "C" fn(*const cred, *const cred) -> c_int;

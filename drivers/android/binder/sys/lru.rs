@@ -32,7 +32,7 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::memcg::{
+use crate::sys::memcg::{
     MemCgroup,
     Payer,
     GFP_GROUP, //

@@ -24,7 +24,7 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::helpers::set_current_state;
+use crate::sys::helpers::set_current_state;
 
 const TASK_RUNNING: u32 = bindings::TASK_RUNNING;
 
