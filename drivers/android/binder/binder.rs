@@ -2,8 +2,40 @@
 
 //! Android's Binder, as a module.
 //!
-//! The modules below stand in the order in which they may use one another: each knows those above it only. What the
-//! objects are and in which order their locks are taken is written in `model`.
+//! The modules form floors: ground, memory, protocol, outside. Imports between floors lead down only. On one floor the
+//! types may know one another: processes, threads, nodes and transactions refer to each other in circles.
+//!
+//! ```text
+//!   Context --manager--> Node <--entries-- Handles of other processes
+//!                        |  ^
+//!                   owner|  |nodes
+//!                        v  |
+//!   open file ------> Process --buffers--> Held (a buffer that user space has)
+//!                      |  ^
+//!               threads|  |process
+//!                      v  |
+//!                    Thread --stack--> Transaction --parents--> ...
+//! ```
+//!
+//! Circles of counted references are broken when the file is released. The release empties every table and stack of
+//! the process, whatever else still refers to it.
+//!
+//! # Locks
+//!
+//! | no. | lock                    | kind  | guards                                                         |
+//! |-----|-------------------------|-------|----------------------------------------------------------------|
+//! | 0   | `Context::setting`      | mutex | becoming the context manager                                   |
+//! | 1   | `Context::manager`      | spin  | which node is the context manager's                            |
+//! | 2   | `Process::handles`      | spin  | the handles of one process                                     |
+//! | 3   | `Process::inner`        | spin  | threads, nodes, work lists, and what is `LockedBy` them        |
+//! | 4   | `Process::buffers`      | spin  | which bytes of the mapping are taken                           |
+//! | 5   | `PageRange::lock`       | spin  | the pages behind the mapping                                   |
+//! | 6   | the LRU's own lock      | spin  | the list of pages that may be reclaimed                        |
+//! | 7   | `InFlight::state`       | spin  | files on their way to one mapping                              |
+//!
+//! A lock is taken while only locks of smaller numbers are held, and never two of one number, with one exception: the
+//! LRU walk callback holds lock 6 and only trylocks 5. Copies from and to user space are made with no lock held. The
+//! wait queues of `sys/wait.rs` are inside 3.
 
 use kernel::{
     prelude::*,
@@ -41,10 +73,12 @@ mod page_range;
 
 mod shrinker;
 
-// The objects, then what each of them does.
-mod model;
+// The protocol.
+mod level;
 
 mod todo;
+
+mod code;
 
 mod read_buffer;
 

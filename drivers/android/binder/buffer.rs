@@ -30,20 +30,17 @@ use kernel::{
 
 use crate::{
     in_flight::SentFile,
-    model::{
-        Buffer,
-        Cargo,
-        Held,
+    node::{
+        LocalNode,
         NodeRef,
-        ObjectRef,
-        Process,
-        SentAddress,
         StrongNode, //
     },
     page_range::{
         PageRange,
+        PageUse,
         MAX_SIZE, //
     },
+    process::Process,
     range_alloc::{
         Inquiry,
         RangeAllocator,
@@ -68,6 +65,79 @@ use crate::{
 mod layout;
 
 use self::layout::Layout;
+
+/// A buffer in a process's mapping.
+///
+/// It is moved several times on every call, and so is kept small: what few transactions have is in [`Cargo`].
+pub(crate) struct Held {
+    pub(crate) pages: PageUse,
+    /// The node that was called.
+    pub(crate) node: Option<StrongNode>,
+    pub(crate) cargo: Option<KBox<Cargo>>,
+    /// Where it begins in the mapping.
+    pub(crate) offset: u32,
+    pub(crate) data_size: u32,
+    pub(crate) offsets_size: u32,
+    /// Bytes behind the offsets: buffers that objects point to, and the security context.
+    pub(crate) extra_size: u32,
+    /// Bytes of the security context, the last of those; 0 if there is none.
+    pub(crate) context_size: u32,
+    /// Charged to the half of the mapping that is for one-way calls.
+    pub(crate) oneway: bool,
+    /// When it is freed, the node's next one-way call is due.
+    pub(crate) ends_oneway: bool,
+    /// Overwrite the bytes before they are given back.
+    pub(crate) clear: bool,
+    /// User space has, or had, the buffer. If it did not come to that, the bytes are overwritten, too.
+    pub(crate) delivered: bool,
+    pub(crate) _counted: CountedBuffer,
+}
+
+/// What comes with the objects in a buffer.
+#[derive(Default)]
+pub(crate) struct Cargo {
+    /// What they keep alive.
+    pub(crate) objects: KVec<ObjectRef>,
+    /// Files that the receiver is to get descriptors for, until the buffer is filled.
+    pub(crate) files: KVec<SentFile>,
+    /// They are among the receiver's [`PageRange::in_flight`].
+    pub(crate) files_in_flight: bool,
+    /// Descriptors of arrays, which the driver closes for the receiver when the buffer is freed.
+    pub(crate) fds_to_close: KVec<u32>,
+    /// Addresses in the receiver that were written, until it gets the buffer.
+    pub(crate) addresses: KVec<SentAddress>,
+    /// Where the buffer was in the receiver when those were written.
+    pub(crate) written_at: usize,
+}
+
+/// An address of a part of a buffer, written in the buffer.
+#[derive(Clone, Copy)]
+pub(crate) struct SentAddress {
+    /// Where in the buffer it stands.
+    pub(crate) at: u32,
+    /// What in the buffer it leads to.
+    pub(crate) to: u32,
+}
+
+/// A reference that an object in a buffer holds in the name of the receiver.
+pub(crate) enum ObjectRef {
+    /// The receiver's own node.
+    Node(LocalNode),
+    /// A handle of the receiver's.
+    Handle {
+        /// The handle.
+        handle: u32,
+        /// Which count.
+        strong: bool,
+    },
+}
+
+/// A buffer that user space has not got, or no longer. Dropping it gives everything back.
+pub(crate) struct Buffer {
+    pub(crate) process: Arc<Process>,
+    /// `None` once user space has it.
+    pub(crate) held: Option<Held>,
+}
 
 /// What a buffer is wanted for.
 pub(crate) struct Wanted {

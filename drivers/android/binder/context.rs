@@ -13,24 +13,53 @@ use kernel::{
             Atomic,
             Relaxed, //
         },
-        Arc, //
+        Arc,
+        Mutex,
+        SpinLock, //
     },
     task::Kuid, //
 };
 
 use crate::{
     instance::Instance,
-    model::{
-        Context,
-        Manager,
+    node::{
         NodeRef,
-        Process,
         StrongNode, //
     },
+    process::Process,
     sums::text_bytes,
     sys::lsm,
-    transaction_log::short_name, //
+    transaction_log::{
+        short_name,
+        ShortName, //
+    },
 };
+
+/// A device: processes that opened the same one can call each other.
+#[pin_data]
+pub(crate) struct Context {
+    /// The device's name.
+    pub(crate) name: CString,
+    /// The devices that this one belongs to.
+    pub(crate) instance: Arc<Instance>,
+    /// The beginning of that, as logs of transactions have it.
+    pub(crate) short_name: ShortName,
+    /// The address of the manager's node, or 0; to compare with, without the lock.
+    pub(crate) manager_key: Atomic<usize>,
+    /// Held by a process that is becoming the manager, which takes steps that sleep.
+    #[pin]
+    pub(crate) setting: Mutex<()>,
+    #[pin]
+    pub(crate) manager: SpinLock<Manager>,
+}
+
+/// Who answers handle 0.
+pub(crate) struct Manager {
+    /// The node behind handle 0.
+    pub(crate) node: Option<NodeRef>,
+    /// The user who was the first manager; nobody else may become one.
+    pub(crate) uid: Option<Kuid>,
+}
 
 impl Context {
     /// A context without a manager.

@@ -21,19 +21,15 @@ use crate::{
         BR_CLEAR_DEATH_NOTIFICATION_DONE,
         BR_DEAD_BINDER, //
     },
-    model::{
-        Death,
-        DeathPhase,
-        DeathRef,
-        DeathState,
+    node::NodeRef,
+    process::{
         InnerGuard,
-        NodeRef,
         Process,
-        ProcessInner,
-        Thread, //
+        ProcessInner, //
     },
     read_buffer::ReadBuffer,
     stats::CountedDeath,
+    thread::Thread,
     todo::{
         Delivered,
         Home,
@@ -43,6 +39,41 @@ use crate::{
     },
     unacknowledged::Place, //
 };
+
+/// A process's wish to hear of the death of a node's owner.
+pub(crate) struct Death {
+    /// Chosen by the process.
+    pub(crate) cookie: u64,
+    pub(crate) receiver: Arc<Process>,
+    pub(crate) home: Home,
+    /// Guarded by [`Process::inner`] of the receiver.
+    pub(crate) state: LockedBy<DeathState, ProcessInner>,
+    pub(crate) _counted: CountedDeath,
+}
+
+/// A counted reference to a [`Death`].
+pub(crate) type DeathRef = Arc<Queued<Death>>;
+
+/// The guarded part of a [`Death`].
+pub(crate) struct DeathState {
+    pub(crate) phase: DeathPhase,
+    pub(crate) place: Place<Death>,
+}
+
+/// How far a [`Death`] has got.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeathPhase {
+    /// The owner lives.
+    Alive,
+    /// It died; that is to be told, or told and not yet acknowledged.
+    Dead,
+    /// As `Dead`, and when that is acknowledged, that the request was cleared is to be told.
+    DeadThenClear,
+    /// That the request was cleared is to be told.
+    Clear,
+    /// Nothing is to be told any more.
+    Over,
+}
 
 fn key(death: &DeathRef) -> usize {
     Arc::as_ptr(death).addr()

@@ -36,13 +36,11 @@ use kernel::{
 };
 
 use crate::{
+    context::Context,
     instance::Instance,
     log_file,
-    model::{
-        Context,
-        Process, //
-    },
     page_range::OwnedPageRange,
+    process::Process,
     registry,
     sums::{
         push,

@@ -23,18 +23,15 @@ use crate::{
         BR_CLEAR_FREEZE_NOTIFICATION_DONE,
         BR_FROZEN_BINDER, //
     },
-    model::{
-        Freeze,
-        FreezeRef,
-        FreezeState,
+    node::NodeRef,
+    process::{
         InnerGuard,
-        NodeRef,
         Process,
-        ProcessInner,
-        Thread, //
+        ProcessInner, //
     },
     read_buffer::ReadBuffer,
     stats::CountedFreeze,
+    thread::Thread,
     todo::{
         Delivered,
         Home,
@@ -44,6 +41,35 @@ use crate::{
     },
     unacknowledged::Place, //
 };
+
+/// A process's wish to hear when a node's owner is frozen and thawed.
+pub(crate) struct Freeze {
+    /// Chosen by the process.
+    pub(crate) cookie: u64,
+    pub(crate) receiver: Arc<Process>,
+    pub(crate) home: Home,
+    /// Guarded by [`Process::inner`] of the receiver.
+    pub(crate) state: LockedBy<FreezeState, ProcessInner>,
+    pub(crate) _counted: CountedFreeze,
+}
+
+/// A counted reference to a [`Freeze`].
+pub(crate) type FreezeRef = Arc<Queued<Freeze>>;
+
+/// How far a [`Freeze`] has got.
+pub(crate) struct FreezeState {
+    /// What is to be told.
+    pub(crate) frozen: bool,
+    /// [`ProcessInner::freeze_epoch`] of the node's owner when that was so; 0 if nothing is known yet.
+    pub(crate) epoch: u64,
+    pub(crate) place: Place<Freeze>,
+    /// When it is acknowledged, there is something new to tell.
+    pub(crate) resend: bool,
+    /// The request was cleared: that is what is to be told.
+    pub(crate) cleared: bool,
+    /// The handle is gone; nothing is to be told any more.
+    pub(crate) over: bool,
+}
 
 fn key(freeze: &FreezeRef) -> usize {
     Arc::as_ptr(freeze).addr()

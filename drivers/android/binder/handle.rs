@@ -19,20 +19,22 @@ use kernel::{
 };
 
 use crate::{
-    death, freeze,
-    model::{
-        Handle,
-        Handles,
-        LocalNode,
-        NodeRef,
-        Process,
-        StrongNode,
-        Thread, //
+    death::{
+        self,
+        DeathRef, //
+    },
+    freeze::{
+        self,
+        FreezeRef, //
     },
     node::{
         count_handle,
-        uncount_handle, //
+        uncount_handle,
+        LocalNode,
+        NodeRef,
+        StrongNode, //
     },
+    process::Process,
     stats::CountedHandle,
     sys::{
         helpers::{
@@ -41,7 +43,32 @@ use crate::{
         },
         ida::Ida, //
     },
+    thread::Thread, //
 };
+
+/// One process's names for nodes.
+pub(crate) struct Handles {
+    /// The file was released. No handle changes from then on.
+    pub(crate) closed: bool,
+    pub(crate) entries: RBTree<u32, Handle>,
+    /// Handles by the address of the node.
+    pub(crate) by_node: RBTree<usize, u32>,
+}
+
+/// A process's reference to a node.
+///
+/// # Invariants
+///
+/// Not both counts are 0. The node's counts contain this handle: once, and once more as strong if `strong` is not 0.
+pub(crate) struct Handle {
+    pub(crate) debug_id: u32,
+    pub(crate) node: NodeRef,
+    pub(crate) strong: usize,
+    pub(crate) weak: usize,
+    pub(crate) death: Option<DeathRef>,
+    pub(crate) freeze: Option<FreezeRef>,
+    pub(crate) _counted: CountedHandle,
+}
 
 impl Handles {
     /// An empty table.

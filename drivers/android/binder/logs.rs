@@ -23,7 +23,7 @@ use kernel::{
 };
 
 use crate::{
-    model::Process,
+    process::Process,
     registry, shrinker,
     stats::{
         Object,

@@ -19,6 +19,7 @@ use kernel::{
 
 use crate::{
     counts::Counts,
+    death::DeathRef,
     defs::{
         NodeReturn,
         PtrCookie,
@@ -27,21 +28,17 @@ use crate::{
         BR_INCREFS,
         BR_RELEASE, //
     },
-    model::{
-        InnerGuard,
-        LocalNode,
-        Node,
-        NodeInner,
-        NodeRef,
-        Process,
-        ProcessInner,
-        StrongNode,
-        Thread, //
-    },
+    freeze::FreezeRef,
     oneway::OnewayQueue,
+    process::{
+        InnerGuard,
+        Process,
+        ProcessInner, //
+    },
     read_buffer::ReadBuffer,
     stats::CountedNode,
     sys::helpers::next_debug_id,
+    thread::Thread,
     todo::{
         Delivered,
         Home,
@@ -50,6 +47,48 @@ use crate::{
         Work, //
     },
 };
+
+/// An object that others can call, or refer to.
+pub(crate) struct Node {
+    pub(crate) debug_id: u32,
+    /// The owner's name for it, unique in the owner.
+    pub(crate) ptr: u64,
+    /// The owner's companion to that.
+    pub(crate) cookie: u64,
+    /// `FLAT_BINDER_FLAG_*`, as of its first appearance.
+    pub(crate) flags: u32,
+    pub(crate) owner: Arc<Process>,
+    pub(crate) home: Home,
+    pub(crate) inner: LockedBy<NodeInner, ProcessInner>,
+    pub(crate) _counted: CountedNode,
+}
+
+/// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
+pub(crate) type NodeRef = Arc<Queued<Node>>;
+
+/// The part of a node that its owner's [`Process::inner`] guards.
+pub(crate) struct NodeInner {
+    pub(crate) counts: Counts,
+    /// While the node is queued: the thread whose work it is among, or `None` for the owner's common work.
+    pub(crate) queued_for: Option<i32>,
+    /// A one-way call to this node is with a thread, or on its way there.
+    pub(crate) oneway_active: bool,
+    /// The one-way calls behind it.
+    pub(crate) oneway: OnewayQueue,
+    /// Who wants to know of the owner's death, by the address of the request.
+    pub(crate) deaths: RBTree<usize, DeathRef>,
+    /// Who wants to know when the owner is frozen, by the address of the request.
+    pub(crate) freezes: RBTree<usize, FreezeRef>,
+}
+
+/// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
+pub(crate) struct StrongNode(pub(crate) NodeRef);
+
+/// A local count on a node, strong or weak, given back when dropped.
+pub(crate) struct LocalNode {
+    pub(crate) node: NodeRef,
+    pub(crate) strong: bool,
+}
 
 impl Node {
     /// The node's guarded part.

@@ -34,6 +34,10 @@ use kernel::{
 };
 
 use crate::{
+    buffer::{
+        Buffer,
+        ObjectRef, //
+    },
     defs::{
         BufferObject,
         FdArrayObject,
@@ -48,19 +52,17 @@ use crate::{
         BINDER_TYPE_WEAK_HANDLE, //
     },
     in_flight::SentFile,
-    model::{
-        Buffer,
+    node::{
+        owner_knows,
         LocalNode,
-        NodeRef,
-        ObjectRef,
-        Process,
-        Thread, //
+        NodeRef, //
     },
-    node::owner_knows,
+    process::Process,
     sys::{
         fd,
         lsm, //
     },
+    thread::Thread, //
 };
 
 mod fixups;

@@ -17,13 +17,13 @@ use kernel::{
 };
 
 use crate::{
-    model::Transaction,
     todo::{
         Queued,
         Work,
         WorkArc,
         WorkList, //
     },
+    transaction::Transaction, //
 };
 
 /// What makes one update like another: code, flags and sender.
@@ -170,11 +170,9 @@ impl<T: Work + 'static> OnewayQueue<T> {
 mod tests {
     use super::*;
     use crate::{
-        model::{
-            InnerGuard,
-            Thread, //
-        },
+        process::InnerGuard,
         read_buffer::ReadBuffer,
+        thread::Thread,
         todo::{
             Delivered,
             Listed, //

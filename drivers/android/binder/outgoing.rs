@@ -21,6 +21,7 @@ use kernel::{
 
 use crate::{
     buffer::{
+        Buffer,
         NoBuffer,
         OnewayCalls,
         Wanted, //
@@ -34,17 +35,10 @@ use crate::{
         FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
         TF_CLEAR_BUF, //
     },
-    model::{
-        Buffer,
-        Level,
-        Process,
-        Receiver,
-        StrongNode,
-        Thread,
-        Transaction,
-        TransactionRef, //
-    },
+    level::Level,
+    node::StrongNode,
     object,
+    process::Process,
     stats::CountedTransaction,
     sys::{
         helpers::{
@@ -56,7 +50,13 @@ use crate::{
         nice,
         trace, //
     },
+    thread::Thread,
     todo::Queued,
+    transaction::{
+        Receiver,
+        Transaction,
+        TransactionRef, //
+    },
     transaction_log::{
         Kind,
         Record,

@@ -15,9 +15,18 @@ use kernel::{
     sync::{
         aref::ARef,
         atomic::Relaxed,
-        Arc, //
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        Arc,
+        CondVar,
+        SpinLock, //
     },
-    task::Kuid,
+    task::{
+        Kuid,
+        Task, //
+    },
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -25,16 +34,16 @@ use kernel::{
 };
 
 use crate::{
-    death,
-    defs::*,
-    model::{
-        Context,
-        Handles,
-        NodeRef,
-        Process,
-        ProcessInner,
-        Thread, //
+    buffer::Held,
+    context::Context,
+    death::{
+        self,
+        Death, //
     },
+    defs::*,
+    freeze::Freeze,
+    handle::Handles,
+    node::NodeRef,
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
@@ -52,9 +61,95 @@ use crate::{
         nice,
         wait::PollQueue, //
     },
+    thread::Thread,
     todo::WorkList,
     unacknowledged::Unacknowledged, //
 };
+
+/// One open binder file.
+#[pin_data]
+pub(crate) struct Process {
+    pub(crate) context: Arc<Context>,
+    /// The thread group that opened the file.
+    pub(crate) task: ARef<Task>,
+    /// Its id in the initial namespace, for logs and comparisons.
+    pub(crate) pid: i32,
+    /// The opener's credentials.
+    pub(crate) cred: ARef<Credential>,
+    pub(crate) pages: Arc<PageRange>,
+    #[pin]
+    pub(crate) handles: SpinLock<Handles>,
+    /// The numbers of `handles`.
+    #[pin]
+    pub(crate) numbers: Ida,
+    #[pin]
+    pub(crate) inner: SpinLock<ProcessInner>,
+    #[pin]
+    pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
+    #[pin]
+    pub(crate) poll: PollQueue,
+    /// Who waits until [`ProcessInner::outstanding`] is 0.
+    #[pin]
+    pub(crate) quiet: CondVar,
+    /// The opener's nice value: that of threads that work on nothing.
+    pub(crate) nice: i32,
+    pub(crate) traffic: Traffic,
+    pub(crate) _counted: CountedProcess,
+}
+
+/// The lock that most of a process is under.
+pub(crate) type InnerGuard<'a> = Guard<'a, ProcessInner, SpinLockBackend>;
+
+/// The part of a process that [`Process::inner`] guards.
+pub(crate) struct ProcessInner {
+    /// The file was released. No work, node or thread is added from then on.
+    pub(crate) dead: bool,
+    pub(crate) threads: RBTree<i32, Arc<Thread>>,
+    /// Threads that sleep and may be given any work, the last to fall asleep first.
+    pub(crate) idle: List<Thread, IDLE>,
+    /// Work for whichever thread comes first.
+    pub(crate) work: WorkList,
+    /// The nodes this process owns, by their `ptr`.
+    pub(crate) nodes: RBTree<u64, NodeRef>,
+    /// How many threads the driver may ask for.
+    pub(crate) max_threads: u32,
+    /// Threads asked for that did not register yet.
+    pub(crate) requested_threads: u32,
+    /// Threads that registered after they were asked for.
+    pub(crate) started_threads: u32,
+    /// Obituaries that were read and not yet acknowledged.
+    pub(crate) delivered_deaths: Unacknowledged<Death>,
+    /// Freeze notifications that were read and not yet acknowledged.
+    pub(crate) delivered_freezes: Unacknowledged<Freeze>,
+    /// The process is frozen: synchronous calls fail, one-way calls wait.
+    pub(crate) frozen: bool,
+    /// What the freeze notifications of this process say: counts the times that it was frozen or thawed.
+    pub(crate) freeze_epoch: u64,
+    /// The state that was last told.
+    pub(crate) frozen_told: bool,
+    /// `BINDER_FREEZE`s of this epoch that wait for transactions to end.
+    pub(crate) freezing: u32,
+    /// A synchronous call came since it was frozen.
+    pub(crate) sync_received: bool,
+    /// A one-way call came since it was frozen.
+    pub(crate) oneway_received: bool,
+    /// Transactions for this process that were sent and have not ended: one-way calls end when they are read, calls
+    /// when they are replied to.
+    pub(crate) outstanding: usize,
+    /// The process wants to be told when it is suspected of flooding others with one-way calls.
+    pub(crate) spam_detection: bool,
+    /// Some thread polled.
+    pub(crate) polled: bool,
+    /// Threads that wait for a reply or work on a call.
+    pub(crate) busy_threads: u32,
+    /// Threads with `LOOPER_POLL`.
+    pub(crate) polling_threads: u32,
+    /// Those of them that may take any work.
+    pub(crate) free_polling_threads: u32,
+}
+
+/// The list that [`ProcessInner::idle`] is; a thread is on no other with this number.
+pub(crate) const IDLE: u64 = 1;
 
 impl Process {
     /// A process that the current one has just become by opening a device.

@@ -14,7 +14,7 @@ use kernel::{
 };
 
 use crate::{
-    model::Process,
+    process::Process,
     sums::push, //
 };
 

@@ -4,11 +4,23 @@
 //! What one thread does in the driver: carry out the commands in its write buffer, and read what there is for it.
 
 use kernel::{
-    list::ListArc,
+    list::{
+        impl_list_arc_safe,
+        impl_list_item,
+        AtomicTracker,
+        ListArc,
+        ListLinks,
+        TryNewListArc, //
+    },
     prelude::*,
     sync::{
-        atomic::Relaxed,
-        Arc, //
+        atomic::{
+            Atomic,
+            AtomicFlag,
+            Relaxed, //
+        },
+        Arc,
+        LockedBy, //
     },
     uaccess::{
         UserPtr,
@@ -18,39 +30,177 @@ use kernel::{
 };
 
 use crate::{
-    defs::*,
-    model::{
+    code::{
         Code,
-        CodeKind,
-        InnerGuard,
-        NodeRef,
-        ProcessInner,
-        Thread,
-        LOOPER_ENTERED,
-        LOOPER_EXITED,
-        LOOPER_INVALID,
-        LOOPER_POLL,
-        LOOPER_REGISTERED,
-        LOOPER_WAITING, //
+        CodeKind, //
     },
+    defs::*,
+    node::NodeRef,
     outgoing::Message,
+    process::{
+        InnerGuard,
+        Process,
+        ProcessInner,
+        IDLE, //
+    },
     read_buffer::ReadBuffer,
+    stats::CountedThread,
     sys::{
         helpers::{
             cond_resched,
             user_error, //
         },
-        nice, //
+        nice,
+        wait::Sleeper, //
     },
     todo::{
         Delivered,
-        Home,
-        Listed,
         Queued,
-        Work, //
+        WorkList, //
     },
-    transaction, //
+    transaction::{
+        self,
+        TransactionRef, //
+    },
 };
+
+/// A thread of a process, from its first call until it exits.
+#[pin_data]
+pub(crate) struct Thread {
+    /// Its id in the initial namespace.
+    pub(crate) id: i32,
+    pub(crate) process: Arc<Process>,
+    /// The thread exited: a hint without the lock, which never turns back.
+    exited: AtomicFlag,
+    /// The next read returns at once: the thread is new, or a `flush` wants it out.
+    pub(crate) need_return: AtomicFlag,
+    /// The code of `return_error` while it is queued, else 0. No further command is carried out meanwhile. Written by
+    /// the thread itself.
+    pub(crate) return_code: Atomic<u32>,
+    /// Where it sleeps; under [`Process::inner`].
+    #[pin]
+    pub(crate) sleeper: Sleeper,
+    /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
+    pub(crate) complete: Arc<Queued<Code>>,
+    /// What a command of this thread came to.
+    pub(crate) return_error: Arc<Queued<Code>>,
+    /// What became of a call this thread waits for.
+    pub(crate) reply_error: Arc<Queued<Code>>,
+    pub(crate) inner: LockedBy<ThreadInner, ProcessInner>,
+    #[pin]
+    links: ListLinks<IDLE>,
+    #[pin]
+    tracker: AtomicTracker<IDLE>,
+    _counted: CountedThread,
+}
+
+impl_list_arc_safe! {
+    impl ListArcSafe<{IDLE}> for Thread { tracked_by tracker: AtomicTracker<IDLE>; }
+}
+
+impl_list_item! {
+    impl ListItem<{IDLE}> for Thread { using ListLinks { self.links }; }
+}
+
+impl Thread {
+    /// A thread that has done nothing yet.
+    pub(crate) fn new(id: i32, process: &Arc<Process>) -> Result<Arc<Self>> {
+        let complete = Queued::new(Code::new(CodeKind::Complete))?;
+        let return_error = Queued::new(Code::new(CodeKind::ReturnError))?;
+        let reply_error = Queued::new(Code::new(CodeKind::ReplyError))?;
+        let inner = LockedBy::new(
+            &process.inner,
+            ThreadInner {
+                looper: 0,
+                dead: false,
+                stack: None,
+                work: WorkList::new(),
+                has_work: false,
+                reply_error: None,
+                extended_error: ExtendedError {
+                    id: 0,
+                    command: BR_OK,
+                    param: 0,
+                },
+                tally: Tally::default(),
+            },
+        );
+        let process = process.clone();
+        Arc::pin_init(
+            pin_init!(Self {
+                id,
+                process,
+                exited: AtomicFlag::new(false),
+                need_return: AtomicFlag::new(true),
+                return_code: Atomic::new(0),
+                sleeper <- Sleeper::new(c"Thread::sleeper", kernel::static_lock_class!()),
+                complete,
+                return_error,
+                reply_error,
+                inner,
+                links <- ListLinks::new(),
+                tracker <- AtomicTracker::new(),
+                _counted: CountedThread::new(),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Whether the thread is known to have exited.
+    pub(crate) fn exited(&self) -> bool {
+        self.exited.load(Relaxed)
+    }
+
+    /// The thread has exited.
+    pub(crate) fn set_exited(&self) {
+        self.exited.store(true, Relaxed);
+    }
+}
+
+/// The part of a thread that its process's [`Process::inner`] guards.
+pub(crate) struct ThreadInner {
+    /// `LOOPER_*`.
+    pub(crate) looper: u32,
+    /// The thread exited. It gets no work from then on.
+    pub(crate) dead: bool,
+    /// The innermost of the calls it waits for or works on.
+    pub(crate) stack: Option<TransactionRef>,
+    /// Work for this thread and no other.
+    pub(crate) work: WorkList,
+    /// `work` has something worth waking up for. What is queued while this is unset waits for company.
+    pub(crate) has_work: bool,
+    /// The code in [`Thread::reply_error`] while it is queued.
+    pub(crate) reply_error: Option<u32>,
+    /// What the last transaction came to.
+    pub(crate) extended_error: ExtendedError,
+    /// What the process counts of this thread.
+    pub(crate) tally: Tally,
+}
+
+/// Whether a thread is one of [`ProcessInner::polling_threads`] and so on.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) polling: bool,
+    pub(crate) free_polling: bool,
+}
+
+/// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
+pub(crate) const LOOPER_REGISTERED: u32 = 0x01;
+
+/// Told with `BC_ENTER_LOOPER` that it is a looper.
+pub(crate) const LOOPER_ENTERED: u32 = 0x02;
+
+/// Told with `BC_EXIT_LOOPER` that it no longer is one.
+pub(crate) const LOOPER_EXITED: u32 = 0x04;
+
+/// Gave commands in an order that makes no sense.
+pub(crate) const LOOPER_INVALID: u32 = 0x08;
+
+/// Is in a read.
+pub(crate) const LOOPER_WAITING: u32 = 0x10;
+
+/// Polls.
+pub(crate) const LOOPER_POLL: u32 = 0x20;
 
 /// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
 /// `BR_TRANSACTION_SEC_CTX`.
@@ -58,39 +208,6 @@ const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
 
 /// The longest command with its argument.
 const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
-
-#[expect(unsafe_code)]
-// SAFETY: A code has one home, which is its own.
-unsafe impl Work for Code {
-    fn home(&self) -> Option<&Home> {
-        Some(&self.home)
-    }
-
-    fn deliver(
-        self: Arc<Queued<Self>>,
-        thread: &Arc<Thread>,
-        mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer<'_>,
-    ) -> Result<Delivered> {
-        let code = match self.kind {
-            CodeKind::Complete => self.code.load(Relaxed),
-            CodeKind::ReturnError => thread.return_code.xchg(0, Relaxed),
-            CodeKind::ReplyError => {
-                let state = thread.state(&mut inner);
-                state.reply_error.take().unwrap_or(BR_ERROR)
-            }
-        };
-        drop(inner);
-        out.put(&code)?;
-        Ok(Delivered::More)
-    }
-
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
-        Listed::Code(self)
-    }
-
-    fn cancel(self: Arc<Queued<Self>>) {}
-}
 
 /// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or their kind with buffers.
 fn message(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Message> {

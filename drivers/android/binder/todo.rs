@@ -3,7 +3,7 @@
 //! Work items, and the lists on which they wait to be read: the todo lists of threads, processes and nodes.
 //!
 //! An item is taken off the middle of a list in O(1), without a search: see [`Home`]. All of it happens under
-//! [`Process::inner`](crate::model::Process::inner) of the process that the list belongs to.
+//! [`Process::inner`](crate::process::Process::inner) of the process that the list belongs to.
 
 use kernel::{
     alloc::Flags,
@@ -28,16 +28,14 @@ use kernel::{
 };
 
 use crate::{
-    model::{
-        Code,
-        DeathRef,
-        FreezeRef,
-        InnerGuard,
-        NodeRef,
-        Thread,
-        TransactionRef, //
-    },
-    read_buffer::ReadBuffer, //
+    code::Code,
+    death::DeathRef,
+    freeze::FreezeRef,
+    node::NodeRef,
+    process::InnerGuard,
+    read_buffer::ReadBuffer,
+    thread::Thread,
+    transaction::TransactionRef, //
 };
 
 /// Something that a read hands to user space.

@@ -11,11 +11,14 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::Relaxed,
-        Arc, //
+        Arc,
+        LockedBy, //
     },
+    task::Kuid, //
 };
 
 use crate::{
+    buffer::Buffer,
     defs::{
         ExtendedError,
         SecureTransactionReturn,
@@ -36,18 +39,8 @@ use crate::{
         TF_ONE_WAY,
         TF_UPDATE_TXN, //
     },
-    model::{
-        Buffer,
-        InnerGuard,
-        Level,
-        Process,
-        ProcessInner,
-        Receiver,
-        StrongNode,
-        Thread,
-        Transaction,
-        TransactionRef, //
-    },
+    level::Level,
+    node::StrongNode,
     oneway::{
         UpdateKind,
         UpdateSlots, //
@@ -61,7 +54,13 @@ use crate::{
         Outgoing,
         Recorded, //
     },
+    process::{
+        InnerGuard,
+        Process,
+        ProcessInner, //
+    },
     read_buffer::ReadBuffer,
+    stats::CountedTransaction,
     sums::increment,
     sys::{
         helpers::{
@@ -72,6 +71,7 @@ use crate::{
         nice,
         trace, //
     },
+    thread::Thread,
     todo::{
         Delivered,
         Listed,
@@ -80,6 +80,50 @@ use crate::{
     },
     transaction_log::Kind, //
 };
+
+/// A call, one-way call or reply.
+pub(crate) struct Transaction {
+    pub(crate) debug_id: u32,
+    /// When it began, as told by [`jiffies`](crate::sys::helpers::jiffies).
+    pub(crate) start: u32,
+    /// Who waits for the reply; nobody for one-way calls and replies.
+    pub(crate) from: Option<Arc<Thread>>,
+    /// What that thread was waiting for or working on before.
+    pub(crate) from_parent: Option<TransactionRef>,
+    pub(crate) target: Arc<Process>,
+    pub(crate) sender_pid: i32,
+    pub(crate) code: u32,
+    pub(crate) flags: u32,
+    pub(crate) sender_euid: Kuid,
+    pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
+    pub(crate) _counted: CountedTransaction,
+}
+
+// With its reference count it fits the allocator's 192 bytes, all of which are cleared on every call.
+const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 192);
+
+/// A counted reference to a transaction.
+pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
+
+/// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
+pub(crate) struct Receiver {
+    /// Until it is delivered.
+    pub(crate) buffer: Option<Buffer>,
+    /// Who works on it.
+    pub(crate) thread: Option<Arc<Thread>>,
+    /// What that thread was waiting for or working on before.
+    pub(crate) parent: Option<TransactionRef>,
+    /// The thread that sent it, for logs.
+    pub(crate) sender_tid: i32,
+    /// The sender's nice value.
+    pub(crate) sender_nice: i8,
+    /// The nice value of the thread that works on it before it did.
+    pub(crate) saved_nice: i8,
+    /// It is one of [`ProcessInner::outstanding`].
+    pub(crate) counted: bool,
+    /// It never changes; here is the room for it.
+    pub(crate) level: Level,
+}
 
 impl Transaction {
     /// Whether `self` waits for a reply.

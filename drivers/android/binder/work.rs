@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Work lists: putting something on one, and waking a thread for it.
 //!
-//! All of this runs under [`Process::inner`](crate::model::Process::inner) of the process the work is for.
+//! All of this runs under [`Process::inner`](crate::process::Process::inner) of the process the work is for.
 
 use kernel::{
     prelude::*,
@@ -12,23 +12,25 @@ use kernel::{
 };
 
 use crate::{
-    model::{
-        Code,
+    code::Code,
+    process::{
         Process,
-        ProcessInner,
+        ProcessInner, //
+    },
+    thread::{
         Tally,
         Thread,
         ThreadInner,
-        TransactionRef, //
         LOOPER_ENTERED,
         LOOPER_POLL,
-        LOOPER_REGISTERED,
+        LOOPER_REGISTERED, //
     },
     todo::{
         Queued,
         Work,
         WorkArc, //
     },
+    transaction::TransactionRef, //
 };
 
 impl Thread {

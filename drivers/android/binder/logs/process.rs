@@ -17,27 +17,27 @@ use kernel::{
 };
 
 use crate::{
+    buffer::Held,
+    code::CodeKind,
+    death::DeathPhase,
     defs::TF_ONE_WAY,
-    model::{
-        CodeKind,
-        DeathPhase,
-        Held,
-        NodeRef,
+    node::NodeRef,
+    process::{
         Process,
-        ProcessInner,
-        Thread,
-        TransactionRef, //
+        ProcessInner, //
     },
     sys::helpers::{
         milliseconds_since,
         write_hashed, //
     },
+    thread::Thread,
     todo::{
         Listed,
         Queued,
         Work,
         WorkList, //
     },
+    transaction::TransactionRef, //
 };
 
 use super::{

@@ -18,9 +18,9 @@ use kernel::{
     sync::Arc, //
 };
 
-use crate::model::{
-    NodeRef,
-    Process, //
+use crate::{
+    node::NodeRef,
+    process::Process, //
 };
 
 use super::{

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0
+#![deny(unsafe_code)]
+
+//! Return codes without an argument, as work items.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
+};
+
+use crate::{
+    defs::{
+        BR_ERROR,
+        BR_TRANSACTION_COMPLETE, //
+    },
+    process::InnerGuard,
+    read_buffer::ReadBuffer,
+    stats::CountedComplete,
+    thread::Thread,
+    todo::{
+        Delivered,
+        Home,
+        Listed,
+        Queued,
+        Work, //
+    },
+};
+
+/// A return code on its way to a thread, without anything else to it.
+pub(crate) struct Code {
+    pub(crate) kind: CodeKind,
+    /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
+    pub(crate) code: Atomic<u32>,
+    pub(crate) home: Home,
+    _counted: Option<CountedComplete>,
+}
+
+/// What a [`Code`] is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CodeKind {
+    /// A transaction was taken.
+    Complete,
+    /// A command failed.
+    ReturnError,
+    /// A call failed.
+    ReplyError,
+}
+
+impl Code {
+    pub(crate) fn new(kind: CodeKind) -> Self {
+        Self {
+            kind,
+            code: Atomic::new(BR_TRANSACTION_COMPLETE),
+            home: Home::new(),
+            _counted: (kind == CodeKind::Complete).then(CountedComplete::new),
+        }
+    }
+
+    /// A further `BR_TRANSACTION_COMPLETE`, for when a thread's own is queued.
+    pub(crate) fn new_complete() -> Result<Arc<Queued<Self>>> {
+        Queued::new(Self::new(CodeKind::Complete))
+    }
+}
+
+#[expect(unsafe_code)]
+// SAFETY: A code has one home, which is its own.
+unsafe impl Work for Code {
+    fn home(&self) -> Option<&Home> {
+        Some(&self.home)
+    }
+
+    fn deliver(
+        self: Arc<Queued<Self>>,
+        thread: &Arc<Thread>,
+        mut inner: InnerGuard<'_>,
+        out: &mut ReadBuffer<'_>,
+    ) -> Result<Delivered> {
+        let code = match self.kind {
+            CodeKind::Complete => self.code.load(Relaxed),
+            CodeKind::ReturnError => thread.return_code.xchg(0, Relaxed),
+            CodeKind::ReplyError => {
+                let state = thread.state(&mut inner);
+                state.reply_error.take().unwrap_or(BR_ERROR)
+            }
+        };
+        drop(inner);
+        out.put(&code)?;
+        Ok(Delivered::More)
+    }
+
+    fn listed(self: Arc<Queued<Self>>) -> Listed {
+        Listed::Code(self)
+    }
+
+    fn cancel(self: Arc<Queued<Self>>) {}
+}
