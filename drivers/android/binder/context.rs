@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Contexts: who answers handle 0 of a device.
+//! Contexts: the processes that can call each other, and their context manager.
 
 use kernel::{
     new_mutex,
@@ -35,30 +35,30 @@ use crate::{
     },
 };
 
-/// A device: processes that opened the same one can call each other.
+/// A device. Processes that opened the same one can call each other.
 #[pin_data]
 pub(crate) struct Context {
     /// The device's name.
-    pub(crate) name: CString,
+    name: CString,
     /// The devices that this one belongs to.
-    pub(crate) instance: Arc<Instance>,
-    /// The beginning of that, as logs of transactions have it.
-    pub(crate) short_name: ShortName,
-    /// The address of the manager's node, or 0; to compare with, without the lock.
-    pub(crate) manager_key: Atomic<usize>,
-    /// Held by a process that is becoming the manager, which takes steps that sleep.
+    instance: Arc<Instance>,
+    /// The beginning of the name, as the transaction log has it.
+    short_name: ShortName,
+    /// The address of the manager's node, or 0. It can be compared with another address without the lock.
+    manager_key: Atomic<usize>,
+    /// Held while a process becomes the manager, which takes steps that sleep.
     #[pin]
-    pub(crate) setting: Mutex<()>,
+    setting: Mutex<()>,
     #[pin]
-    pub(crate) manager: SpinLock<Manager>,
+    manager: SpinLock<Manager>,
 }
 
-/// Who answers handle 0.
-pub(crate) struct Manager {
+/// The context manager, which answers handle 0.
+struct Manager {
     /// The node behind handle 0.
-    pub(crate) node: Option<NodeRef>,
-    /// The user who was the first manager; nobody else may become one.
-    pub(crate) uid: Option<Kuid>,
+    node: Option<NodeRef>,
+    /// The user of the first manager. No other user may become one.
+    uid: Option<Kuid>,
 }
 
 impl Context {
@@ -75,6 +75,22 @@ impl Context {
             }),
             GFP_KERNEL_ACCOUNT,
         )
+    }
+
+    /// The device's name.
+    pub(crate) fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// The beginning of the name, as the transaction log has it.
+    #[inline]
+    pub(crate) fn short_name(&self) -> ShortName {
+        self.short_name
+    }
+
+    /// The instance that the device belongs to.
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
     }
 
     /// The manager's node, held strongly.

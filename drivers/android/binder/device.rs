@@ -222,7 +222,7 @@ impl Devices {
         for name in names() {
             // The kernel would refuse this too, with a stack trace.
             let twice =
-                |device: &Pin<KBox<Device>>| text_bytes(&device.endpoint.context.name) == name;
+                |device: &Pin<KBox<Device>>| text_bytes(device.endpoint.context.name()) == name;
             if devices.iter().any(twice) {
                 pr_err!("'devices' names a device twice\n");
                 return Err(EEXIST);
@@ -300,7 +300,7 @@ impl Device {
         unsafe {
             // CAST: A small constant.
             (*misc).minor = bindings::MISC_DYNAMIC_MINOR as c_int;
-            (*misc).name = device.endpoint.context.name.as_char_ptr();
+            (*misc).name = device.endpoint.context.name().as_char_ptr();
         }
         Ok(device)
     }
@@ -310,7 +310,7 @@ impl Device {
         // SAFETY: The device is filled in, and pinned until it is unregistered.
         to_result(unsafe { bindings::misc_register(self.misc.get()) }).inspect_err(|e| {
             // It was made of a `str`.
-            let name = core::str::from_utf8(text_bytes(&self.endpoint.context.name));
+            let name = core::str::from_utf8(text_bytes(self.endpoint.context.name()));
             pr_err!(
                 "cannot make the device '{}': {:?}\n",
                 name.unwrap_or_default(),

@@ -158,7 +158,7 @@ impl Processes {
 
 fn context_name(process: &Process) -> &str {
     // A device's name was text when it was given.
-    core::str::from_utf8(text_bytes(&process.context.name)).unwrap_or_default()
+    core::str::from_utf8(text_bytes(process.context.name())).unwrap_or_default()
 }
 
 /// Everything of every process.

@@ -194,7 +194,7 @@ impl Recorded {
             code: failure.map_or(0, |failure| failure.code),
             errno: failure.map_or(0, Failure::param),
             line: failure.map_or(0, |failure| failure.line),
-            context: process.context.short_name,
+            context: process.context.short_name(),
         };
         if failure.is_some() {
             FAILED.write(FAILED.begin(), &record);
@@ -213,7 +213,7 @@ impl Recorded {
         let process = &thread.process;
         netlink::report(&netlink::Report {
             error,
-            context: &process.context.name,
+            context: process.context.name(),
             from: (process.pid, thread.id),
             to: self.to,
             is_reply: self.kind == Kind::Reply,

@@ -414,7 +414,7 @@ impl Process {
         let current = current!();
         let namespace = current.active_pid_ns();
         let named = registry::find(|process| {
-            Arc::ptr_eq(&process.context.instance, &self.context.instance)
+            Arc::ptr_eq(process.context.instance(), self.context.instance())
                 && process.task.tgid_nr_ns(namespace) == pid
                 && !process.inner.lock().dead
         })?;
@@ -451,7 +451,7 @@ impl Process {
             foreign |= !own && manager.is_some_and(|manager| manager != user);
         }
         // What marks the thread, or is logged, comes last.
-        owns || (manages && !foreign) || self.context.instance.current_is_admin()
+        owns || (manages && !foreign) || self.context.instance().current_is_admin()
     }
 
     /// `BINDER_FREEZE`.
