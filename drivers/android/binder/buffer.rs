@@ -405,7 +405,7 @@ impl Buffer {
     /// The node that was called; `None` for replies.
     pub(crate) fn node(&self) -> Option<&NodeRef> {
         let node = self.held.as_ref()?.node.as_ref()?;
-        Some(&node.0)
+        Some(node.node())
     }
 
     /// Where the sender's security context is, from the start of the buffer.

@@ -34,10 +34,10 @@ use crate::{
 
 /// A return code on its way to a thread, without anything else to it.
 pub(crate) struct Code {
-    pub(crate) kind: CodeKind,
+    kind: CodeKind,
     /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
-    pub(crate) code: Atomic<u32>,
-    pub(crate) home: Home,
+    code: Atomic<u32>,
+    home: Home,
     _counted: Option<CountedComplete>,
 }
 
@@ -60,6 +60,17 @@ impl Code {
             home: Home::new(),
             _counted: (kind == CodeKind::Complete).then(CountedComplete::new),
         }
+    }
+
+    /// What the code is about.
+    pub(crate) fn kind(&self) -> CodeKind {
+        self.kind
+    }
+
+    /// Sets the code of a [`CodeKind::Complete`].
+    #[inline]
+    pub(crate) fn set(&self, code: u32) {
+        self.code.store(code, Relaxed);
     }
 
     /// A further `BR_TRANSACTION_COMPLETE`, for when a thread's own is queued.

@@ -82,12 +82,12 @@ pub(crate) struct NodeInner {
 }
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
-pub(crate) struct StrongNode(pub(crate) NodeRef);
+pub(crate) struct StrongNode(NodeRef);
 
 /// A local count on a node, strong or weak, given back when dropped.
 pub(crate) struct LocalNode {
-    pub(crate) node: NodeRef,
-    pub(crate) strong: bool,
+    node: NodeRef,
+    strong: bool,
 }
 
 impl Node {
@@ -302,6 +302,18 @@ impl LocalNode {
     }
 }
 
+impl LocalNode {
+    /// The node.
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.node
+    }
+
+    /// Whether the reference is a strong one.
+    pub(crate) fn is_strong(&self) -> bool {
+        self.strong
+    }
+}
+
 impl Drop for LocalNode {
     fn drop(&mut self) {
         uncount_local(&self.node, self.strong);
@@ -333,6 +345,12 @@ impl StrongNode {
         node.state(&mut inner).counts.add_local(true);
         drop(inner);
         Ok(Self(node))
+    }
+
+    /// The node.
+    #[inline]
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.0
     }
 
     /// Ends the one-way call that was with a thread: the next one, if there is one, is due.

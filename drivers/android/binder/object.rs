@@ -318,10 +318,10 @@ impl<'a> Filler<'a> {
                 .local_node(object.handle(), strong)
                 .map_err(|e| (e, "no such handle"))?;
             may_transfer(sender, &receiver)?;
-            if Arc::ptr_eq(&local.node.owner, &receiver) {
+            if Arc::ptr_eq(&local.node().owner, &receiver) {
                 self.give_node(local, object)
             } else {
-                self.give_handle(&local.node, strong, object, None)
+                self.give_handle(local.node(), strong, object, None)
             }
         }
     }
@@ -352,12 +352,12 @@ impl<'a> Filler<'a> {
 
     /// The receiver gets its own node back.
     fn give_node(&mut self, local: LocalNode, object: &FlatObject) -> Result<FlatObject, Refused> {
-        let node = &local.node;
-        if !local.strong && !owner_knows(node) {
+        let node = local.node();
+        if !local.is_strong() && !owner_knows(node) {
             return invalid("weak reference to a node its owner forgot");
         }
         let translated = FlatObject {
-            kind: if local.strong {
+            kind: if local.is_strong() {
                 BINDER_TYPE_BINDER
             } else {
                 BINDER_TYPE_WEAK_BINDER

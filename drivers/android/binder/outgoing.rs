@@ -242,7 +242,7 @@ impl Outgoing<'_> {
     ) -> Result<(Buffer, OnewayCalls), Failure> {
         let data = &self.message.data;
         let context = match &node {
-            Some(node) if node.0.flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
+            Some(node) if node.node().flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
                 let id = self.thread.process.cred.get_secid();
                 let context =
                     SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;

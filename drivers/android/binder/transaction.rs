@@ -10,7 +10,6 @@
 use kernel::{
     prelude::*,
     sync::{
-        atomic::Relaxed,
         Arc,
         LockedBy, //
     },
@@ -268,7 +267,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
             error: EINVAL,
             ..dead("no context manager")
         })?;
-        if node.0.owner.pid == process.pid {
+        if node.node().owner.pid == process.pid {
             return Err(failed(EINVAL, "context manager called itself"));
         }
         node
@@ -284,8 +283,8 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
             }
         })?
     };
-    let target = node.0.owner.clone();
-    record.node = node.0.debug_id;
+    let target = node.node().owner.clone();
+    record.node = node.node().debug_id;
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
@@ -297,7 +296,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
         thread,
         message,
         target,
-        accepts_fds: node.0.flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
+        accepts_fds: node.node().flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
     };
     if data.flags & TF_ONE_WAY != 0 {
         call_oneway(&outgoing, node, record)
@@ -313,7 +312,7 @@ fn call_oneway(
 ) -> Result<(), Failure> {
     let thread = outgoing.thread;
     record.to.0 = outgoing.target.pid;
-    let node_ref = node.0.clone();
+    let node_ref = node.node().clone();
     let (buffer, others) = outgoing.fill(Some(node), true)?;
     let level = Level::of_oneway(others.only);
     let transaction = outgoing.transaction(buffer, level, level.flags(), None, None)?;
@@ -364,9 +363,9 @@ fn call_oneway(
 
     let mut inner = thread.process.inner.lock();
     if is_frozen {
-        complete.code.store(BR_TRANSACTION_PENDING_FROZEN, Relaxed);
+        complete.set(BR_TRANSACTION_PENDING_FROZEN);
     } else if others.suspect && inner.spam_detection {
-        complete.code.store(BR_ONEWAY_SPAM_SUSPECT, Relaxed);
+        complete.set(BR_ONEWAY_SPAM_SUSPECT);
     }
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     thread.push_own(&mut inner, complete);

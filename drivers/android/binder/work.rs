@@ -207,7 +207,7 @@ impl Thread {
             Some(work) => work,
             None => Code::new_complete()?.to_queue().ok_or(ENOMEM)?,
         };
-        work.code.store(code, Relaxed);
+        work.set(code);
         Ok(work)
     }
 

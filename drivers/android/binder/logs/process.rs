@@ -139,7 +139,7 @@ impl Contents {
     fn new(id: u32, held: &Held) -> Self {
         Self {
             id,
-            node: held.node.as_ref().map_or(0, |node| node.0.debug_id),
+            node: held.node.as_ref().map_or(0, |node| node.node().debug_id),
             offset: held.offset,
             data_size: held.data_size,
             offsets_size: held.offsets_size,
@@ -494,7 +494,7 @@ impl<'a> Listing<'a> {
                     self.addresses.write(self.out, node.cookie)?;
                 }
                 Item::Due(Listed::Code(code)) => {
-                    let error = match (code.kind, thread) {
+                    let error = match (code.kind(), thread) {
                         (CodeKind::ReturnError, Some((thread, _))) => {
                             thread.return_code.load(Relaxed)
                         }
