@@ -74,6 +74,8 @@ mod page_range;
 mod shrinker;
 
 // The protocol.
+mod error;
+
 mod level;
 
 mod todo;
@@ -104,7 +106,7 @@ mod buffer;
 
 mod object;
 
-mod outgoing;
+mod send;
 
 mod transaction;
 

@@ -36,7 +36,6 @@ use crate::{
     },
     defs::*,
     node::NodeRef,
-    outgoing::Message,
     process::{
         InnerGuard,
         Process,
@@ -44,6 +43,10 @@ use crate::{
         IDLE, //
     },
     read_buffer::ReadBuffer,
+    send::{
+        self,
+        Message, //
+    },
     stats::CountedThread,
     sys::{
         helpers::{
@@ -262,10 +265,10 @@ impl Thread {
         let command: u32 = reader.read()?;
         self.process.traffic.command(command);
         match command {
-            BC_TRANSACTION => transaction::call(self, &message(reader, false)?),
-            BC_REPLY => transaction::reply(self, &message(reader, false)?),
-            BC_TRANSACTION_SG => transaction::call(self, &message(reader, true)?),
-            BC_REPLY_SG => transaction::reply(self, &message(reader, true)?),
+            BC_TRANSACTION => send::call(self, &message(reader, false)?),
+            BC_REPLY => send::reply(self, &message(reader, false)?),
+            BC_TRANSACTION_SG => send::call(self, &message(reader, true)?),
+            BC_REPLY_SG => send::reply(self, &message(reader, true)?),
             BC_FREE_BUFFER => self.free_buffer(reader.read()?),
             BC_INCREFS => self.change_handle(reader.read()?, true, false)?,
             BC_ACQUIRE => self.change_handle(reader.read()?, true, true)?,

@@ -1,0 +1,757 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! Sending: `BC_TRANSACTION` and `BC_REPLY`, from the look-up of the target to the work item on a todo list.
+
+use kernel::{
+    alloc::Flags,
+    prelude::*,
+    security::SecurityCtx,
+    sync::{
+        Arc,
+        LockedBy, //
+    },
+    task::Kuid,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+use crate::{
+    buffer::{
+        Buffer,
+        NoBuffer,
+        OnewayCalls,
+        Wanted, //
+    },
+    defs::{
+        ExtendedError,
+        TransactionData,
+        BR_OK,
+        BR_ONEWAY_SPAM_SUSPECT,
+        BR_TRANSACTION_COMPLETE,
+        BR_TRANSACTION_PENDING_FROZEN,
+        FLAT_BINDER_FLAG_ACCEPTS_FDS,
+        FLAT_BINDER_FLAG_TXN_SECURITY_CTX,
+        TF_ACCEPT_FDS,
+        TF_CLEAR_BUF,
+        TF_ONE_WAY,
+        TF_UPDATE_TXN, //
+    },
+    error::{
+        dead,
+        failed,
+        frozen,
+        Failure, //
+    },
+    level::Level,
+    node::StrongNode,
+    object,
+    oneway::UpdateSlots,
+    process::{
+        Process,
+        ProcessInner, //
+    },
+    stats::CountedTransaction,
+    sys::{
+        helpers::{
+            eproto,
+            jiffies,
+            next_debug_id,
+            user_error, //
+        },
+        lsm,
+        netlink,
+        nice,
+        trace, //
+    },
+    thread::Thread,
+    todo::Queued,
+    transaction::{
+        fail_call,
+        pop_handled,
+        Receiver,
+        Transaction,
+        TransactionRef, //
+    },
+    transaction_log::{
+        Kind,
+        Record,
+        ALL,
+        FAILED, //
+    },
+};
+
+/// What a thread sends.
+#[derive(Clone, Copy)]
+pub(crate) struct Message {
+    pub(crate) data: TransactionData,
+    /// Bytes of the buffers that objects in it point to.
+    pub(crate) extra_size: u64,
+}
+
+/// What is known of a transaction on its way, for the logs.
+pub(crate) struct Recorded {
+    pub(crate) id: u32,
+    /// The place that is kept for it.
+    place: u32,
+    kind: Kind,
+    /// Process and thread it goes to.
+    pub(crate) to: (i32, i32),
+    /// Number of the node that is called.
+    pub(crate) node: u32,
+    /// It waits until its receiver is thawed.
+    pub(crate) waits_frozen: bool,
+}
+
+impl Recorded {
+    /// A transaction begins.
+    #[inline]
+    pub(crate) fn begin(kind: Kind) -> Self {
+        Self {
+            id: next_debug_id(),
+            place: ALL.begin(),
+            kind,
+            to: (0, 0),
+            node: 0,
+            waits_frozen: false,
+        }
+    }
+
+    /// The transaction is about to be handed to its receiver.
+    #[inline]
+    pub(crate) fn traced(&self, message: &Message) {
+        trace::transaction(
+            self.id,
+            self.node,
+            self.to.0,
+            self.to.1,
+            self.kind == Kind::Reply,
+            message.data.code,
+            message.data.flags,
+        );
+    }
+
+    /// Logs what became of the transaction with which `thread` sent `message`.
+    #[inline]
+    pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&Failure>) {
+        let process = &thread.process;
+        let data = &message.data;
+        let record = Record {
+            id: self.id,
+            kind: self.kind as u32,
+            from_pid: process.pid,
+            from_tid: thread.id,
+            to_pid: self.to.0,
+            to_tid: self.to.1,
+            node: self.node,
+            handle: match self.kind {
+                Kind::Reply => 0,
+                Kind::Call | Kind::Oneway => data.handle(),
+            },
+            data_size: data.data_size,
+            offsets_size: data.offsets_size,
+            code: failure.map_or(0, |failure| failure.code),
+            errno: failure.map_or(0, Failure::param),
+            line: failure.map_or(0, |failure| failure.line),
+            context: process.context.short_name(),
+        };
+        if failure.is_some() {
+            FAILED.write(FAILED.begin(), &record);
+        }
+        ALL.write(self.place, &record);
+        if let Some(failure) = failure {
+            self.report(thread, message, failure.code);
+        } else if self.waits_frozen {
+            self.report(thread, message, BR_TRANSACTION_PENDING_FROZEN);
+        }
+    }
+
+    /// Tells those who listen what the sender reads.
+    #[cold]
+    fn report(&self, thread: &Thread, message: &Message, error: u32) {
+        let process = &thread.process;
+        netlink::report(&netlink::Report {
+            error,
+            context: process.context.name(),
+            from: (process.pid, thread.id),
+            to: self.to,
+            is_reply: self.kind == Kind::Reply,
+            flags: message.data.flags,
+            code: message.data.code,
+            data_size: message.data.data_size,
+        });
+    }
+}
+
+/// What is sent where.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) debug_id: u32,
+    pub(crate) thread: &'a Arc<Thread>,
+    pub(crate) message: &'a Message,
+    pub(crate) target: Arc<Process>,
+    pub(crate) accepts_fds: bool,
+}
+
+impl Outgoing<'_> {
+    /// Reserves a buffer in the target and fills it.
+    pub(crate) fn fill(
+        &self,
+        node: Option<StrongNode>,
+        oneway: bool,
+    ) -> Result<(Buffer, OnewayCalls), Failure> {
+        let data = &self.message.data;
+        let context = match &node {
+            Some(node) if node.node().flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
+                let id = self.thread.process.cred.get_secid();
+                let context =
+                    SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
+                Some(context)
+            }
+            _ => None,
+        };
+        // Before anything is said about sizes, as the C driver does.
+        if !self.target.pages.is_mapped() {
+            return Err(dead("receiver has no mapping"));
+        }
+        let size =
+            |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
+        let extra_size = size(self.message.extra_size)?;
+        let context_size = context.as_ref().map_or(0, |context| context.len());
+        let wanted = Wanted {
+            data_size: size(data.data_size)?,
+            offsets_size: size(data.offsets_size)?,
+            extra_size: extra_size
+                .checked_add(context_size)
+                .ok_or(failed(EINVAL, "size too large"))?,
+            context_size,
+            oneway,
+            clear: data.flags & TF_CLEAR_BUF != 0,
+            pid: self.thread.process.pid,
+            id: self.debug_id,
+        };
+        let (mut buffer, oneway_calls) = self
+            .target
+            .reserve(&wanted, node)
+            .map_err(|e| self.no_buffer(&wanted, e))?;
+        // CAST: Addresses in user space; the driver runs on 64-bit kernels only.
+        let (from, offsets) = (
+            UserPtr::from_addr(data.buffer as usize),
+            UserPtr::from_addr(data.offsets as usize),
+        );
+        let offsets = UserSlice::new(offsets, wanted.offsets_size).reader();
+        object::check(&offsets, extra_size).map_err(|(error, reason)| failed(error, reason))?;
+
+        let bad = |e| failed(e, "buffer cannot be written");
+        let extra_at = buffer.extra_at().map_err(bad)?;
+        let extra_end = extra_at
+            .checked_add(extra_size)
+            .ok_or(failed(EINVAL, "size too large"))?;
+        object::Filler::new(
+            self.thread,
+            &mut buffer,
+            self.accepts_fds,
+            extra_at..extra_end,
+        )
+        .fill(from, wanted.data_size, offsets)
+        .map_err(|(error, reason)| failed(error, reason))?;
+        if let Some(context) = &context {
+            buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
+        }
+        buffer.send_files().map_err(|e| {
+            if e == ESRCH {
+                dead("receiver has no mapping")
+            } else {
+                failed(e, "out of memory")
+            }
+        })?;
+        Ok((buffer, oneway_calls))
+    }
+
+    /// Says why there is no buffer.
+    #[cold]
+    fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> Failure {
+        let size = wanted
+            .data_size
+            .saturating_add(wanted.offsets_size)
+            .saturating_add(wanted.extra_size);
+        let (pid, tid) = (self.thread.process.pid, self.thread.id);
+        let (target, mapped) = (self.target.pid, self.target.pages.mapped_size());
+        match why {
+            NoBuffer::NotMapped => dead("receiver has no mapping"),
+            NoBuffer::BadSize => failed(EINVAL, "size too large"),
+            NoBuffer::NoMemory => failed(ENOMEM, "out of memory"),
+            NoBuffer::Full { largest_hole, free } => {
+                user_error!(
+                    pid,
+                    tid,
+                    "no space for {} bytes in {}'s mapping of {}: {} free, largest hole {}",
+                    size,
+                    target,
+                    mapped,
+                    free,
+                    largest_hole
+                );
+                failed(ENOSPC, "receiver's mapping is full")
+            }
+            NoBuffer::OnewayFull { free } => {
+                user_error!(
+                    pid,
+                    tid,
+                    "no space for {} one-way bytes in {}'s mapping of {}: {} free for those",
+                    size,
+                    target,
+                    mapped,
+                    free
+                );
+                failed(ENOSPC, "receiver's one-way space is full")
+            }
+        }
+    }
+
+    /// Makes the transaction of a filled buffer, allocated with `flags`.
+    pub(crate) fn transaction(
+        &self,
+        buffer: Buffer,
+        level: Level,
+        flags: Flags,
+        from: Option<Arc<Thread>>,
+        from_parent: Option<TransactionRef>,
+    ) -> Result<TransactionRef, Failure> {
+        let process = &self.thread.process;
+        Queued::with_flags(
+            Transaction {
+                debug_id: self.debug_id,
+                start: jiffies(),
+                from,
+                from_parent,
+                target: self.target.clone(),
+                sender_pid: process.pid,
+                code: self.message.data.code,
+                flags: self.message.data.flags,
+                // The sending thread's, which need not be the opener's.
+                sender_euid: Kuid::current_euid(),
+                receiver: LockedBy::new(
+                    &self.target.inner,
+                    Receiver {
+                        buffer: Some(buffer),
+                        thread: None,
+                        parent: None,
+                        sender_tid: self.thread.id,
+                        sender_nice: nice::current_small(),
+                        saved_nice: 0,
+                        counted: false,
+                        level,
+                    },
+                ),
+                _counted: CountedTransaction::new(),
+            },
+            flags,
+        )
+        .map_err(|e| failed(e, "out of memory"))
+    }
+}
+
+/// Remembers what a thread's transaction came to.
+fn set_extended_error(
+    thread: &Thread,
+    inner: &mut ProcessInner,
+    id: u32,
+    failure: Option<&Failure>,
+) {
+    thread.state(inner).extended_error = ExtendedError {
+        id,
+        command: failure.map_or(BR_OK, |failure| failure.code),
+        param: failure.map_or(0, Failure::param),
+    };
+}
+
+/// `BC_TRANSACTION`. What goes wrong, the thread reads as a return code.
+pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
+    let kind = if message.data.flags & TF_ONE_WAY != 0 {
+        Kind::Oneway
+    } else {
+        Kind::Call
+    };
+    let mut record = Recorded::begin(kind);
+    let result = try_call(thread, message, &mut record);
+    record.end(thread, message, result.as_ref().err());
+    if let Err(failure) = result {
+        let id = record.id;
+        report(thread, message, &failure, "call");
+        let mut inner = thread.process.inner.lock();
+        set_extended_error(thread, &mut inner, id, Some(&failure));
+        thread.push_return_error(&mut inner, failure.code);
+    }
+}
+
+/// `BC_REPLY`. What goes wrong, the caller reads, or, where there is none, the thread itself.
+pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
+    let mut record = Recorded::begin(Kind::Reply);
+    let result = try_reply(thread, message, &mut record);
+    let failure = result.as_ref().err().map(|(failure, _)| failure);
+    record.end(thread, message, failure);
+    let Err((failure, call)) = result else { return };
+    let id = record.id;
+    report(thread, message, &failure, "reply");
+    // Where there is a caller, it is the caller's failure.
+    let own = if call.is_some() { None } else { Some(&failure) };
+    let mut inner = thread.process.inner.lock();
+    set_extended_error(thread, &mut inner, id, own);
+    // First this: the thread may itself be the one who waits, further down.
+    let code = match call {
+        Some(_) => BR_TRANSACTION_COMPLETE,
+        None => failure.code,
+    };
+    thread.push_return_error(&mut inner, code);
+    drop(inner);
+    if let Some(call) = call {
+        if let Some(caller) = &call.from {
+            let mut inner = caller.process.inner.lock();
+            // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
+            if caller.state(&mut inner).extended_error.command == BR_OK {
+                set_extended_error(caller, &mut inner, id, Some(&failure));
+            }
+        }
+        fail_call(call, failure.code);
+    }
+}
+
+#[cold]
+fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
+    let data = &message.data;
+    user_error!(
+        thread.process.pid,
+        thread.id,
+        "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
+        what,
+        data.handle(),
+        failure.reason,
+        failure.error,
+        data.code,
+        data.flags,
+        data.data_size,
+        data.offsets_size,
+        message.extra_size
+    );
+}
+
+fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> Result<(), Failure> {
+    let process = &thread.process;
+    let data = &message.data;
+    let node = if data.handle() == 0 {
+        let node = process.context.manager_node().map_err(|_| Failure {
+            error: EINVAL,
+            ..dead("no context manager")
+        })?;
+        if node.node().owner.pid == process.pid {
+            return Err(failed(EINVAL, "context manager called itself"));
+        }
+        node
+    } else {
+        process.strong_node(data.handle()).map_err(|e| {
+            if e == ESRCH {
+                Failure {
+                    error: EINVAL,
+                    ..dead("node's owner is dead")
+                }
+            } else {
+                failed(EINVAL, "no such handle")
+            }
+        })?
+    };
+    let target = node.node().owner.clone();
+    record.node = node.node().debug_id;
+    if Arc::ptr_eq(&target, process) {
+        return Err(failed(EINVAL, "process called itself"));
+    }
+    lsm::may_call(&process.cred, &target.cred)
+        .map_err(|_| failed(EPERM, "security module objects"))?;
+
+    let outgoing = Outgoing {
+        debug_id: record.id,
+        thread,
+        message,
+        target,
+        accepts_fds: node.node().flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
+    };
+    if data.flags & TF_ONE_WAY != 0 {
+        call_oneway(&outgoing, node, record)
+    } else {
+        call_and_wait(&outgoing, node, record)
+    }
+}
+
+fn call_oneway(
+    outgoing: &Outgoing<'_>,
+    node: StrongNode,
+    record: &mut Recorded,
+) -> Result<(), Failure> {
+    let thread = outgoing.thread;
+    record.to.0 = outgoing.target.pid;
+    let node_ref = node.node().clone();
+    let (buffer, others) = outgoing.fill(Some(node), true)?;
+    let level = Level::of_oneway(others.only);
+    let transaction = outgoing.transaction(buffer, level, level.flags(), None, None)?;
+    let complete = thread
+        .complete_work(BR_TRANSACTION_COMPLETE)
+        .map_err(|e| failed(e, "out of memory"))?;
+    let slots = if transaction.flags & TF_UPDATE_TXN != 0 {
+        Some(UpdateSlots::new().map_err(|e| failed(e, "out of memory"))?)
+    } else {
+        None
+    };
+    let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
+    record.traced(outgoing.message);
+
+    let target = &outgoing.target;
+    let mut inner = target.inner.lock();
+    if inner.dead {
+        drop(inner);
+        return Err(dead("receiver is dead"));
+    }
+    let is_frozen = inner.frozen;
+    inner.oneway_received |= is_frozen;
+    record.waits_frozen = is_frozen;
+    let state = node_ref.state(&mut inner);
+    let mut superseded = None;
+    let waits = core::mem::replace(&mut state.oneway_active, true);
+    if waits {
+        match slots {
+            Some(slots) => {
+                let kind = transaction.update_kind();
+                if is_frozen {
+                    superseded = state.oneway.take_update(kind);
+                }
+                state.oneway.push_update(kind, work, slots);
+            }
+            None => state.oneway.push_back(work),
+        }
+        transaction.count(&mut inner);
+        if superseded.is_some() {
+            target.transaction_ended(&mut inner);
+        }
+    } else {
+        transaction.count(&mut inner);
+        target.push_to_idle(&mut inner, work, false);
+    }
+    drop(inner);
+    drop(superseded);
+
+    let mut inner = thread.process.inner.lock();
+    if is_frozen {
+        complete.set(BR_TRANSACTION_PENDING_FROZEN);
+    } else if others.suspect && inner.spam_detection {
+        complete.set(BR_ONEWAY_SPAM_SUSPECT);
+    }
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    thread.push_own(&mut inner, complete);
+    Ok(())
+}
+
+/// Where a synchronous call comes from.
+struct Place {
+    level: Level,
+    /// The top of the thread's stack.
+    parent: Option<TransactionRef>,
+    /// The thread in the target that waits for this very call to come back, if there is one.
+    waiting: Option<Arc<Thread>>,
+}
+
+fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Failure> {
+    let mut inner = thread.process.inner.lock();
+    let state = thread.state(&mut inner);
+    if state.work.starts_with_transaction() {
+        return Err(failed(eproto(), "a transaction waits to be read"));
+    }
+    let is_idle = state.work.is_empty();
+    let Some(parent) = state.stack.clone() else {
+        return Ok(Place {
+            level: Level::of_call(is_idle, None),
+            parent: None,
+            waiting: None,
+        });
+    };
+    let handled = parent
+        .target_is(&thread.process)
+        .then(|| parent.receiver(&mut inner))
+        .filter(|receiver| receiver.is_with(thread))
+        .map(|receiver| Level::of_call(is_idle, Some(receiver.level)));
+    drop(inner);
+    let Some(level) = handled else {
+        return Err(failed(eproto(), "a call waits for its reply"));
+    };
+    let mut next = Some(&parent);
+    while let Some(transaction) = next {
+        if let Some(from) = &transaction.from {
+            if Arc::ptr_eq(&from.process, target) && !from.exited() {
+                let waiting = Some(from.clone());
+                return Ok(Place {
+                    level,
+                    parent: Some(parent),
+                    waiting,
+                });
+            }
+        }
+        next = transaction.from_parent.as_ref();
+    }
+    Ok(Place {
+        level,
+        parent: Some(parent),
+        waiting: None,
+    })
+}
+
+fn call_and_wait(
+    outgoing: &Outgoing<'_>,
+    node: StrongNode,
+    record: &mut Recorded,
+) -> Result<(), Failure> {
+    let thread = outgoing.thread;
+    let target = &outgoing.target;
+    let Place {
+        level,
+        parent,
+        waiting,
+    } = place_call(thread, target)?;
+    record.to.0 = target.pid;
+    record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
+    let (buffer, _) = outgoing.fill(Some(node), false)?;
+    let transaction = outgoing.transaction(
+        buffer,
+        level,
+        level.flags(),
+        Some(thread.clone()),
+        parent.clone(),
+    )?;
+    let complete = thread
+        .complete_work(BR_TRANSACTION_COMPLETE)
+        .map_err(|e| failed(e, "out of memory"))?;
+    let complete_arc = complete.clone_arc();
+    let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
+    record.traced(outgoing.message);
+
+    // First this side: the reply may come at once. That the call was taken will be read together with the reply.
+    let mut inner = thread.process.inner.lock();
+    thread.push_deferred(&mut inner, complete);
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    let below = thread.set_stack(&mut inner, Some(transaction.clone()));
+    drop(inner);
+    // That was `parent`.
+    drop(below);
+
+    let mut inner = target.inner.lock();
+    let is_frozen = inner.frozen;
+    inner.sync_received |= is_frozen;
+    let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.state(&mut inner).dead);
+    if !gone && !is_frozen {
+        transaction.count(&mut inner);
+        match waiting {
+            Some(waiting) => waiting.push(&mut inner, work, true),
+            None => target.push_to_idle(&mut inner, work, true),
+        }
+        return Ok(());
+    }
+    drop(inner);
+
+    let mut inner = thread.process.inner.lock();
+    let removed = thread.unqueue(&mut inner, &complete_arc);
+    let popped = thread.set_stack(&mut inner, parent);
+    drop(inner);
+    drop(removed);
+    drop(popped);
+    Err(if is_frozen {
+        frozen()
+    } else {
+        dead("receiver is dead")
+    })
+}
+
+/// On failure, the call that has yet to be told comes back.
+fn try_reply(
+    thread: &Arc<Thread>,
+    message: &Message,
+    record: &mut Recorded,
+) -> Result<(), (Failure, Option<TransactionRef>)> {
+    let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
+    let Some(caller) = call.from.clone().filter(|caller| !caller.exited()) else {
+        return Err((dead("caller is dead"), Some(call)));
+    };
+    record.to = (caller.process.pid, caller.id);
+    let outgoing = Outgoing {
+        debug_id: record.id,
+        thread,
+        message,
+        target: caller.process.clone(),
+        accepts_fds: call.flags & TF_ACCEPT_FDS != 0,
+    };
+    match reply_to(&outgoing, &call, level, &caller, record) {
+        Ok(()) => Ok(()),
+        Err((failure, tell)) => Err((failure, tell.then_some(call))),
+    }
+}
+
+fn reply_to(
+    outgoing: &Outgoing<'_>,
+    call: &TransactionRef,
+    level: Level,
+    caller: &Arc<Thread>,
+    record: &Recorded,
+) -> Result<(), (Failure, bool)> {
+    let thread = outgoing.thread;
+    let target = &outgoing.target;
+    let is_top = |inner: &mut ProcessInner| {
+        let state = caller.state(inner);
+        state
+            .stack
+            .as_ref()
+            .is_some_and(|top| Arc::ptr_eq(top, call))
+    };
+    if !is_top(&mut target.inner.lock()) {
+        return Err((
+            failed(eproto(), "caller does not wait for this reply"),
+            false,
+        ));
+    }
+    let tell = |failure| (failure, true);
+    let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
+    let transaction = if level.is_charged() {
+        let payer = target.pages.payer();
+        payer.pay(|flags| outgoing.transaction(buffer, level, flags, None, None))
+    } else {
+        outgoing.transaction(buffer, level, level.flags(), None, None)
+    }
+    .map_err(tell)?;
+    let complete = thread
+        .complete_work(BR_TRANSACTION_COMPLETE)
+        .map_err(|e| tell(failed(e, "out of memory")))?;
+    let complete_arc = complete.clone_arc();
+    let work = transaction
+        .to_queue()
+        .ok_or(tell(failed(EINVAL, "queued")))?;
+    record.traced(outgoing.message);
+
+    // First this side: what the thread itself waits for, further down, may come as soon as the caller goes on, and a
+    // thread that has replied reads that it has before it reads anything else.
+    let mut inner = thread.process.inner.lock();
+    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    thread.push_own(&mut inner, complete);
+    drop(inner);
+
+    let mut inner = target.inner.lock();
+    if inner.dead || !is_top(&mut inner) {
+        drop(inner);
+        let mut inner = thread.process.inner.lock();
+        let removed = thread.unqueue(&mut inner, &complete_arc);
+        drop(inner);
+        drop(removed);
+        return Err(tell(dead("caller is dead")));
+    }
+    let popped = caller.set_stack(&mut inner, call.from_parent.clone());
+    transaction.count(&mut inner);
+    caller.push(&mut inner, work, true);
+    drop(inner);
+    drop(popped);
+    Ok(())
+}
