@@ -7,11 +7,7 @@ use kernel::{
     alloc::Flags,
     prelude::*,
     security::SecurityCtx,
-    sync::{
-        Arc,
-        LockedBy, //
-    },
-    task::Kuid,
+    sync::Arc,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -53,25 +49,21 @@ use crate::{
         Process,
         ProcessInner, //
     },
-    stats::CountedTransaction,
     sys::{
         helpers::{
             eproto,
-            jiffies,
             next_debug_id,
             user_error, //
         },
         lsm,
         netlink,
-        nice,
         trace, //
     },
     thread::Thread,
-    todo::Queued,
     transaction::{
         fail_call,
         pop_handled,
-        Receiver,
+        NewTransaction,
         Transaction,
         TransactionRef, //
     },
@@ -316,36 +308,18 @@ impl Outgoing<'_> {
         buffer: Buffer,
         level: Level,
         flags: Flags,
-        from: Option<Arc<Thread>>,
-        from_parent: Option<TransactionRef>,
+        call: Option<Option<TransactionRef>>,
     ) -> Result<TransactionRef, Failure> {
-        let process = &self.thread.process;
-        Queued::with_flags(
-            Transaction {
+        Transaction::new(
+            NewTransaction {
                 debug_id: self.debug_id,
-                start: jiffies(),
-                from,
-                from_parent,
-                target: self.target.clone(),
-                sender_pid: process.pid,
+                sender: self.thread,
+                target: &self.target,
                 code: self.message.data.code,
                 flags: self.message.data.flags,
-                // The sending thread's, which need not be the opener's.
-                sender_euid: Kuid::current_euid(),
-                receiver: LockedBy::new(
-                    &self.target.inner,
-                    Receiver {
-                        buffer: Some(buffer),
-                        thread: None,
-                        parent: None,
-                        sender_tid: self.thread.id,
-                        sender_nice: nice::current_small(),
-                        saved_nice: 0,
-                        counted: false,
-                        level,
-                    },
-                ),
-                _counted: CountedTransaction::new(),
+                buffer,
+                level,
+                call,
             },
             flags,
         )
@@ -407,7 +381,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     thread.push_return_error(&mut inner, code);
     drop(inner);
     if let Some(call) = call {
-        if let Some(caller) = &call.from {
+        if let Some(caller) = call.from() {
             let mut inner = caller.process.inner.lock();
             // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
             if caller.state(&mut inner).extended_error.command == BR_OK {
@@ -493,11 +467,11 @@ fn call_oneway(
     let node_ref = node.node().clone();
     let (buffer, others) = outgoing.fill(Some(node), true)?;
     let level = Level::of_oneway(others.only);
-    let transaction = outgoing.transaction(buffer, level, level.flags(), None, None)?;
+    let transaction = outgoing.transaction(buffer, level, level.flags(), None)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
-    let slots = if transaction.flags & TF_UPDATE_TXN != 0 {
+    let slots = if transaction.flags() & TF_UPDATE_TXN != 0 {
         Some(UpdateSlots::new().map_err(|e| failed(e, "out of memory"))?)
     } else {
         None
@@ -574,17 +548,15 @@ fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Fail
         });
     };
     let handled = parent
-        .target_is(&thread.process)
-        .then(|| parent.receiver(&mut inner))
-        .filter(|receiver| receiver.is_with(thread))
-        .map(|receiver| Level::of_call(is_idle, Some(receiver.level)));
+        .level_if_handled_by(thread, &mut inner)
+        .map(|level| Level::of_call(is_idle, Some(level)));
     drop(inner);
     let Some(level) = handled else {
         return Err(failed(eproto(), "a call waits for its reply"));
     };
     let mut next = Some(&parent);
     while let Some(transaction) = next {
-        if let Some(from) = &transaction.from {
+        if let Some(from) = transaction.from() {
             if Arc::ptr_eq(&from.process, target) && !from.exited() {
                 let waiting = Some(from.clone());
                 return Ok(Place {
@@ -594,7 +566,7 @@ fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Fail
                 });
             }
         }
-        next = transaction.from_parent.as_ref();
+        next = transaction.from_parent();
     }
     Ok(Place {
         level,
@@ -618,13 +590,7 @@ fn call_and_wait(
     record.to.0 = target.pid;
     record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
     let (buffer, _) = outgoing.fill(Some(node), false)?;
-    let transaction = outgoing.transaction(
-        buffer,
-        level,
-        level.flags(),
-        Some(thread.clone()),
-        parent.clone(),
-    )?;
+    let transaction = outgoing.transaction(buffer, level, level.flags(), Some(parent.clone()))?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -675,7 +641,7 @@ fn try_reply(
     record: &mut Recorded,
 ) -> Result<(), (Failure, Option<TransactionRef>)> {
     let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
-    let Some(caller) = call.from.clone().filter(|caller| !caller.exited()) else {
+    let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
     record.to = (caller.process.pid, caller.id);
@@ -684,7 +650,7 @@ fn try_reply(
         thread,
         message,
         target: caller.process.clone(),
-        accepts_fds: call.flags & TF_ACCEPT_FDS != 0,
+        accepts_fds: call.flags() & TF_ACCEPT_FDS != 0,
     };
     match reply_to(&outgoing, &call, level, &caller, record) {
         Ok(()) => Ok(()),
@@ -718,9 +684,9 @@ fn reply_to(
     let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
     let transaction = if level.is_charged() {
         let payer = target.pages.payer();
-        payer.pay(|flags| outgoing.transaction(buffer, level, flags, None, None))
+        payer.pay(|flags| outgoing.transaction(buffer, level, flags, None))
     } else {
-        outgoing.transaction(buffer, level, level.flags(), None, None)
+        outgoing.transaction(buffer, level, level.flags(), None)
     }
     .map_err(tell)?;
     let complete = thread
@@ -748,7 +714,7 @@ fn reply_to(
         drop(removed);
         return Err(tell(dead("caller is dead")));
     }
-    let popped = caller.set_stack(&mut inner, call.from_parent.clone());
+    let popped = caller.set_stack(&mut inner, call.from_parent().cloned());
     transaction.count(&mut inner);
     caller.push(&mut inner, work, true);
     drop(inner);

@@ -8,6 +8,7 @@
 //! processes that wait for it, which is how a call back into a waiting process finds the thread that waits.
 
 use kernel::{
+    alloc::Flags,
     prelude::*,
     sync::{
         Arc,
@@ -47,6 +48,7 @@ use crate::{
     sys::{
         helpers::{
             eproto,
+            jiffies,
             user_error, //
         },
         nice,
@@ -61,22 +63,36 @@ use crate::{
     },
 };
 
-/// A call, one-way call or reply.
+/// A synchronous transaction (a call), an asynchronous one (a one-way call), or a reply.
 pub(crate) struct Transaction {
-    pub(crate) debug_id: u32,
-    /// When it began, as told by [`jiffies`](crate::sys::helpers::jiffies).
-    pub(crate) start: u32,
-    /// Who waits for the reply; nobody for one-way calls and replies.
-    pub(crate) from: Option<Arc<Thread>>,
+    debug_id: u32,
+    /// When it was sent, in [`jiffies`].
+    start: u32,
+    /// The thread that waits for the reply; `None` for one-way calls and replies.
+    from: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
-    pub(crate) from_parent: Option<TransactionRef>,
-    pub(crate) target: Arc<Process>,
-    pub(crate) sender_pid: i32,
+    from_parent: Option<TransactionRef>,
+    target: Arc<Process>,
+    sender_pid: i32,
+    code: u32,
+    flags: u32,
+    sender_euid: Kuid,
+    receiver: LockedBy<Receiver, ProcessInner>,
+    _counted: CountedTransaction,
+}
+
+/// What a new transaction is made of.
+pub(crate) struct NewTransaction<'a> {
+    pub(crate) debug_id: u32,
+    pub(crate) sender: &'a Arc<Thread>,
+    pub(crate) target: &'a Arc<Process>,
     pub(crate) code: u32,
     pub(crate) flags: u32,
-    pub(crate) sender_euid: Kuid,
-    pub(crate) receiver: LockedBy<Receiver, ProcessInner>,
-    pub(crate) _counted: CountedTransaction,
+    /// The filled buffer.
+    pub(crate) buffer: Buffer,
+    pub(crate) level: Level,
+    /// The sender waits for a reply. Before that it waited for or worked on the inner transaction, if there is one.
+    pub(crate) call: Option<Option<TransactionRef>>,
 }
 
 // With its reference count it fits the allocator's 192 bytes, all of which are cleared on every call.
@@ -86,26 +102,126 @@ const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 1
 pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
 
 /// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
-pub(crate) struct Receiver {
-    /// Until it is delivered.
-    pub(crate) buffer: Option<Buffer>,
-    /// Who works on it.
-    pub(crate) thread: Option<Arc<Thread>>,
+struct Receiver {
+    /// The buffer, until it is delivered.
+    buffer: Option<Buffer>,
+    /// The thread that works on it.
+    thread: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
-    pub(crate) parent: Option<TransactionRef>,
+    parent: Option<TransactionRef>,
     /// The thread that sent it, for logs.
-    pub(crate) sender_tid: i32,
+    sender_tid: i32,
     /// The sender's nice value.
+    sender_nice: i8,
+    /// The nice value that the thread that works on it had before.
+    saved_nice: i8,
+    /// It is counted as an outstanding transaction of its target.
+    counted: bool,
+    /// It never changes. It stands here because there is room for it.
+    level: Level,
+}
+
+/// What a listing shows of the receiver's side.
+pub(crate) struct Details {
+    /// The thread that works on the transaction, or 0.
+    pub(crate) handler: i32,
+    pub(crate) sender_tid: i32,
     pub(crate) sender_nice: i8,
-    /// The nice value of the thread that works on it before it did.
-    pub(crate) saved_nice: i8,
-    /// It is one of [`ProcessInner::outstanding`].
-    pub(crate) counted: bool,
-    /// It never changes; here is the room for it.
-    pub(crate) level: Level,
+}
+
+/// What a transaction had on the stack of the thread that worked on it. It is dropped after the lock.
+struct Handled {
+    thread: Option<Arc<Thread>>,
+    parent: Option<TransactionRef>,
+    saved_nice: i8,
+    level: Level,
 }
 
 impl Transaction {
+    /// Makes a transaction, allocated with `flags`. The current task is the sender.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(new: NewTransaction<'_>, flags: Flags) -> Result<TransactionRef> {
+        let (from, from_parent) = match new.call {
+            Some(parent) => (Some(new.sender.clone()), parent),
+            None => (None, None),
+        };
+        Queued::with_flags(
+            Self {
+                debug_id: new.debug_id,
+                start: jiffies(),
+                from,
+                from_parent,
+                target: new.target.clone(),
+                sender_pid: new.sender.process.pid,
+                code: new.code,
+                flags: new.flags,
+                // The sending thread's, which need not be the opener's.
+                sender_euid: Kuid::current_euid(),
+                receiver: LockedBy::new(
+                    &new.target.inner,
+                    Receiver {
+                        buffer: Some(new.buffer),
+                        thread: None,
+                        parent: None,
+                        sender_tid: new.sender.id,
+                        sender_nice: nice::current_small(),
+                        saved_nice: 0,
+                        counted: false,
+                        level: new.level,
+                    },
+                ),
+                _counted: CountedTransaction::new(),
+            },
+            flags,
+        )
+    }
+
+    /// The transaction's number in logs.
+    pub(crate) fn debug_id(&self) -> u32 {
+        self.debug_id
+    }
+
+    /// The code that sender and receiver agreed on.
+    pub(crate) fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// `TF_*`.
+    #[inline]
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The pid of the sender in the initial namespace.
+    pub(crate) fn sender_pid(&self) -> i32 {
+        self.sender_pid
+    }
+
+    /// When it was sent, in [`jiffies`].
+    pub(crate) fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// The process that it goes to.
+    pub(crate) fn target(&self) -> &Arc<Process> {
+        &self.target
+    }
+
+    /// The thread that waits for the reply.
+    #[inline]
+    pub(crate) fn from(&self) -> Option<&Arc<Thread>> {
+        self.from.as_ref()
+    }
+
+    /// The transaction that the waiting thread waited for or worked on before.
+    #[inline]
+    pub(crate) fn from_parent(&self) -> Option<&TransactionRef> {
+        self.from_parent.as_ref()
+    }
+
     /// Whether `self` waits for a reply.
     fn is_call(&self) -> bool {
         self.from.is_some()
@@ -129,8 +245,68 @@ impl Transaction {
         }
     }
 
-    pub(crate) fn receiver<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut Receiver {
+    fn receiver<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut Receiver {
         self.receiver.access_mut(inner)
+    }
+
+    /// Whether `thread`, of the process that `inner` is of, works on the call.
+    fn is_handled_by(&self, thread: &Arc<Thread>, inner: &mut ProcessInner) -> bool {
+        self.target_is(&thread.process)
+            && self
+                .receiver(inner)
+                .thread
+                .as_ref()
+                .is_some_and(|handler| Arc::ptr_eq(handler, thread))
+    }
+
+    /// The level of the call, if `thread`, of the process that `inner` is of, works on it.
+    pub(crate) fn level_if_handled_by(
+        &self,
+        thread: &Arc<Thread>,
+        inner: &mut ProcessInner,
+    ) -> Option<Level> {
+        self.is_handled_by(thread, inner)
+            .then(|| self.receiver(inner).level)
+    }
+
+    /// Ends the work of `thread`, of the process that `inner` is of, on the call. Returns `None` if it does not work on
+    /// it.
+    fn end_handling(&self, thread: &Arc<Thread>, inner: &mut ProcessInner) -> Option<Handled> {
+        if !self.is_handled_by(thread, inner) {
+            return None;
+        }
+        self.uncount(inner);
+        let receiver = self.receiver(inner);
+        Some(Handled {
+            thread: receiver.thread.take(),
+            parent: receiver.parent.take(),
+            saved_nice: receiver.saved_nice,
+            level: receiver.level,
+        })
+    }
+
+    /// What the thread that works on the call waited for or worked on before.
+    pub(crate) fn handler_parent<'a>(
+        &'a self,
+        inner: &'a ProcessInner,
+    ) -> Option<&'a TransactionRef> {
+        self.receiver.access(inner).parent.as_ref()
+    }
+
+    /// The buffer, if it is not delivered yet.
+    pub(crate) fn buffer<'a>(&'a self, inner: &'a ProcessInner) -> Option<&'a Buffer> {
+        self.receiver.access(inner).buffer.as_ref()
+    }
+
+    /// What a listing shows of the receiver's side.
+    pub(crate) fn details(&self) -> Details {
+        let inner = self.target.inner.lock();
+        let receiver = self.receiver.access(&inner);
+        Details {
+            handler: receiver.thread.as_ref().map_or(0, |thread| thread.id),
+            sender_tid: receiver.sender_tid,
+            sender_nice: receiver.sender_nice,
+        }
     }
 
     /// What a later update has to be like to take the place of this one.
@@ -156,36 +332,26 @@ impl Drop for Transaction {
     }
 }
 
-impl Receiver {
-    /// Whether `thread` works on the call.
-    pub(crate) fn is_with(&self, thread: &Arc<Thread>) -> bool {
-        self.thread
-            .as_ref()
-            .is_some_and(|handler| Arc::ptr_eq(handler, thread))
-    }
-}
-
-/// Takes the call that `thread` works on off its stack; returns its level, too.
+/// Takes the call that `thread` works on off its stack and returns it with its level. The thread gets the nice value
+/// back that it had before.
+///
+/// # Errors
+///
+/// `EPROTO` if it works on no call, or one of its own is above it.
 pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionRef, Level), Failure> {
     let mut inner = thread.process.inner.lock();
     let Some(call) = thread.state(&mut inner).stack.clone() else {
         return Err(failed(eproto(), "reply without a call"));
     };
-    let handles = call.target_is(&thread.process) && call.receiver(&mut inner).is_with(thread);
-    if !handles {
+    let Some(handled) = call.end_handling(thread, &mut inner) else {
         drop(inner);
         return Err(failed(eproto(), "reply to a call of its own"));
-    }
-    call.uncount(&mut inner);
-    let receiver = call.receiver(&mut inner);
-    let handler = receiver.thread.take();
-    let parent = receiver.parent.take();
-    let (saved_nice, level) = (receiver.saved_nice, receiver.level);
-    let popped = thread.set_stack(&mut inner, parent);
+    };
+    let popped = thread.set_stack(&mut inner, handled.parent);
     drop(inner);
-    drop((handler, popped));
-    nice::set(i32::from(saved_nice));
-    Ok((call, level))
+    drop((handled.thread, popped));
+    nice::set(i32::from(handled.saved_nice));
+    Ok((call, handled.level))
 }
 
 /// Tells whoever waits for `call`, or, if that thread is gone, whoever waits for what it was doing, that it failed.
@@ -398,24 +564,15 @@ pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
         let Some(transaction) = thread.state(&mut inner).stack.clone() else {
             return;
         };
-        let handled = transaction.target_is(&thread.process)
-            && transaction
-                .receiver(&mut inner)
-                .thread
-                .as_ref()
-                .is_some_and(|handler| Arc::ptr_eq(handler, thread));
-        let (handler, parent) = if handled {
-            transaction.uncount(&mut inner);
-            let receiver = transaction.receiver(&mut inner);
-            (receiver.thread.take(), receiver.parent.take())
-        } else {
-            (None, transaction.from_parent.clone())
+        let (is_handled, handler, parent) = match transaction.end_handling(thread, &mut inner) {
+            Some(handled) => (true, handled.thread, handled.parent),
+            None => (false, None, transaction.from_parent.clone()),
         };
         let popped = thread.set_stack(&mut inner, parent);
         drop(inner);
         drop((handler, popped));
-        // A call further down is told when the one above it ends, which is somebody else's to answer.
-        if handled && top {
+        // The caller further down is told when the call above it ends, which another process answers.
+        if is_handled && top {
             fail_call(transaction, BR_DEAD_REPLY);
         }
         top = false;

@@ -104,14 +104,13 @@ impl Items {
         let mut next = thread.state(inner).stack.clone();
         while let Some(transaction) = next {
             let waits = transaction
-                .from
-                .as_ref()
+                .from()
                 .is_some_and(|from| Arc::ptr_eq(from, thread));
             let item = if waits {
-                next = transaction.from_parent.clone();
+                next = transaction.from_parent().cloned();
                 Item::Outgoing(transaction)
-            } else if Arc::ptr_eq(&transaction.target, &thread.process) {
-                next = transaction.receiver.access(inner).parent.clone();
+            } else if transaction.target_is(&thread.process) {
+                next = transaction.handler_parent(inner).cloned();
                 Item::Incoming(transaction)
             } else {
                 break;
@@ -149,9 +148,9 @@ impl Contents {
 
     /// The buffer of a transaction that is not delivered yet.
     fn of_pending(transaction: &TransactionRef) -> Option<Self> {
-        let inner = transaction.target.inner.lock();
-        let buffer = transaction.receiver.access(&inner).buffer.as_ref()?;
-        Some(Self::new(transaction.debug_id, buffer.held.as_ref()?))
+        let inner = transaction.target().inner.lock();
+        let buffer = transaction.buffer(&inner)?;
+        Some(Self::new(transaction.debug_id(), buffer.held.as_ref()?))
     }
 }
 
@@ -329,9 +328,11 @@ impl<'a> Listing<'a> {
             for item in &items.items {
                 if let Item::Incoming(call) = item {
                     // Without memory a buffer is shown as delivered, which it was.
-                    let _ =
-                        self.worked_on
-                            .try_create_and_insert(call.debug_id, (), GFP_KERNEL_ACCOUNT);
+                    let _ = self.worked_on.try_create_and_insert(
+                        call.debug_id(),
+                        (),
+                        GFP_KERNEL_ACCOUNT,
+                    );
                 }
             }
             self.note_buffers(items);
@@ -538,31 +539,27 @@ impl<'a> Listing<'a> {
     }
 
     fn transaction(&mut self, what: &str, transaction: &TransactionRef) -> fmt::Result {
-        let target = &transaction.target;
-        let mut inner = target.inner.lock();
-        let receiver = transaction.receiver.access_mut(&mut inner);
-        let handler = receiver.thread.as_ref().map_or(0, |thread| thread.id);
-        let (nice, tid) = (receiver.sender_nice, receiver.sender_tid);
-        drop(inner);
-        let known = || self.buffers.get(&transaction.debug_id).copied();
+        let target = transaction.target();
+        let details = transaction.details();
+        let known = || self.buffers.get(&transaction.debug_id()).copied();
         let buffer = Contents::of_pending(transaction).or_else(known);
-        write!(self.out, "{what} {}: ", transaction.debug_id)?;
+        write!(self.out, "{what} {}: ", transaction.debug_id())?;
         // CAST: Widening.
         write_hashed(self.out, Arc::as_ptr(transaction).addr() as u64)?;
-        let oneway = transaction.flags & TF_ONE_WAY != 0;
+        let oneway = transaction.flags() & TF_ONE_WAY != 0;
         write!(
             self.out,
             " from {}:{} to {}:{} code {:x} flags {:x} pri {} a{} r{} elapsed {}ms",
-            transaction.sender_pid,
-            tid,
+            transaction.sender_pid(),
+            details.sender_tid,
             target.pid,
-            handler,
-            transaction.code,
-            transaction.flags,
-            nice,
+            details.handler,
+            transaction.code(),
+            transaction.flags(),
+            details.sender_nice,
             u8::from(oneway),
-            u8::from(transaction.from.is_none() && !oneway),
-            milliseconds_since(transaction.start)
+            u8::from(transaction.from().is_none() && !oneway),
+            milliseconds_since(transaction.start())
         )?;
         match buffer {
             _ if !Arc::ptr_eq(target, self.process) => Ok(()),
