@@ -92,6 +92,8 @@ mod registry;
 
 mod work;
 
+mod notification;
+
 mod death;
 
 mod freeze;

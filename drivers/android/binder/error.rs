@@ -49,6 +49,12 @@ impl Failure {
     }
 }
 
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
 #[track_caller]
 pub(crate) fn dead(reason: &'static str) -> Failure {
     Failure {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 //! Freezing: a process that is stopped for a while gets no synchronous calls, and its callers hear of it.
 //!
@@ -7,12 +7,7 @@
 
 use kernel::{
     prelude::*,
-    rbtree::RBTreeNodeReservation,
-    sync::{
-        Arc,
-        CondVarTimeoutResult,
-        LockedBy, //
-    },
+    sync::CondVarTimeoutResult,
     time::msecs_to_jiffies, //
 };
 
@@ -23,7 +18,14 @@ use crate::{
         BR_CLEAR_FREEZE_NOTIFICATION_DONE,
         BR_FROZEN_BINDER, //
     },
-    node::NodeRef,
+    handle::Handle,
+    node::Node,
+    notification::{
+        Kind,
+        Notification,
+        NotificationArc,
+        Requests, //
+    },
     process::{
         InnerGuard,
         Process,
@@ -34,219 +36,164 @@ use crate::{
     thread::Thread,
     todo::{
         Delivered,
-        Home,
-        Listed,
-        Queued,
-        Work, //
+        Listed, //
     },
-    unacknowledged::Place, //
+    unacknowledged::Unacknowledged, //
 };
 
-/// A process's wish to hear when a node's owner is frozen and thawed.
+/// A counted reference to a freeze notification.
+pub(crate) type FreezeRef = NotificationArc<Freeze>;
+
+/// The state of a freeze notification.
 pub(crate) struct Freeze {
-    /// Chosen by the process.
-    pub(crate) cookie: u64,
-    pub(crate) receiver: Arc<Process>,
-    pub(crate) home: Home,
-    /// Guarded by [`Process::inner`] of the receiver.
-    pub(crate) state: LockedBy<FreezeState, ProcessInner>,
-    pub(crate) _counted: CountedFreeze,
-}
-
-/// A counted reference to a [`Freeze`].
-pub(crate) type FreezeRef = Arc<Queued<Freeze>>;
-
-/// How far a [`Freeze`] has got.
-pub(crate) struct FreezeState {
     /// What is to be told.
-    pub(crate) frozen: bool,
-    /// [`ProcessInner::freeze_epoch`] of the node's owner when that was so; 0 if nothing is known yet.
-    pub(crate) epoch: u64,
-    pub(crate) place: Place<Freeze>,
-    /// When it is acknowledged, there is something new to tell.
-    pub(crate) resend: bool,
-    /// The request was cleared: that is what is to be told.
-    pub(crate) cleared: bool,
-    /// The handle is gone; nothing is to be told any more.
-    pub(crate) over: bool,
-}
-
-fn key(freeze: &FreezeRef) -> usize {
-    Arc::as_ptr(freeze).addr()
+    frozen: bool,
+    /// The epoch of the node's owner when that was so; 0 if nothing is known yet.
+    epoch: u64,
+    /// There is something new to tell when it is acknowledged.
+    resend: bool,
+    /// The request was cleared, and that is what is to be told.
+    cleared: bool,
+    /// Nothing is told any more.
+    over: bool,
 }
 
 impl Freeze {
-    fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut FreezeState {
-        self.state.access_mut(inner)
+    /// Whether what is queued tells that the request was cleared.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.cleared
     }
 }
 
-/// What a freeze notification says: the owner is frozen or not, and how often that was decided before.
+/// What a freeze notification says: whether the owner is frozen, and the epoch of that.
 #[derive(Clone, Copy)]
-struct News {
+pub(crate) struct News {
     frozen: bool,
     epoch: u64,
 }
 
-/// The owner of the node was frozen or thawed: `freeze` is to be told.
+/// Tells the receiver of `freeze` that the owner of the node was frozen or thawed.
 ///
 /// The news was read under the owner's lock, and the receiver has another one. So it may come late, and says by its
 /// epoch whether the receiver knows newer.
 fn announce(freeze: &FreezeRef, news: News) {
-    let receiver = &freeze.receiver;
+    let receiver = freeze.receiver();
     let mut inner = receiver.inner.lock();
-    let work = freeze.to_queue();
-    let state = freeze.state(&mut inner);
+    let delivered = freeze.is_delivered(&inner);
+    let state = freeze.kind(&mut inner);
     if state.cleared || state.over || news.epoch <= state.epoch {
         return;
     }
     let other = state.frozen != news.frozen;
     state.epoch = news.epoch;
     state.frozen = news.frozen;
-    if state.place.is_inside() {
-        // Told, and not yet acknowledged.
+    if delivered {
         state.resend |= other;
-    } else if let Some(work) = work {
+    } else if let Some(work) = freeze.to_queue() {
         receiver.push(&mut inner, work);
     }
 }
 
-/// The handle that `freeze` was requested for is gone, or its process: nothing is to be told any more.
-pub(crate) fn cancel(freeze: &FreezeRef, node: &NodeRef) {
-    let mut inner = node.owner.inner.lock();
-    let listed = node.state(&mut inner).freezes.remove_node(&key(freeze));
-    drop(inner);
-    drop(listed);
+impl Kind for Freeze {
+    type Count = CountedFreeze;
+    type Seen = News;
 
-    let mut inner = freeze.receiver.inner.lock();
-    let state = freeze.state(&mut inner);
-    state.over = true;
-    let place = state.place.take();
-    let delivered = match &place {
-        Place::Inside(key) => inner.delivered_freezes.remove(*key),
-        Place::Outside(_) | Place::Nowhere => None,
-    };
-    let queued = inner.work.remove(freeze);
-    drop(inner);
-    drop((queued, delivered, place));
+    fn new() -> (Self, CountedFreeze) {
+        let new = Self {
+            frozen: false,
+            epoch: 0,
+            resend: false,
+            cleared: false,
+            over: false,
+        };
+        (new, CountedFreeze::new())
+    }
+
+    fn requests<'a>(node: &'a Node, owner: &'a mut ProcessInner) -> &'a mut Requests<Self> {
+        &mut node.state(owner).freezes
+    }
+
+    fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>> {
+        &mut receiver.delivered_freezes
+    }
+
+    fn slot(handle: &mut Handle) -> &mut Option<FreezeRef> {
+        &mut handle.freeze
+    }
+
+    fn look(owner: &mut ProcessInner) -> News {
+        // It may be a freezing that fails, which is to be told then.
+        owner.frozen_told |= owner.frozen;
+        News {
+            frozen: owner.frozen,
+            epoch: owner.freeze_epoch,
+        }
+    }
+
+    fn requested(freeze: &FreezeRef, seen: Option<News>) {
+        if let Some(news) = seen {
+            announce(freeze, news);
+        }
+    }
+
+    fn cleared(freeze: &FreezeRef, thread: &Thread, inner: &mut ProcessInner) {
+        let delivered = freeze.is_delivered(inner);
+        let state = freeze.kind(inner);
+        state.cleared = true;
+        if delivered {
+            state.resend = true;
+        } else if let Some(work) = freeze.to_queue() {
+            thread.process.push(inner, work);
+        }
+    }
+
+    fn acknowledged(freeze: &FreezeRef, thread: &Thread, inner: &mut ProcessInner) {
+        if core::mem::take(&mut freeze.kind(inner).resend) {
+            if let Some(work) = freeze.to_queue() {
+                thread.process.push(inner, work);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+    }
+
+    fn deliver(
+        freeze: &FreezeRef,
+        mut inner: InnerGuard<'_>,
+        out: &mut ReadBuffer<'_>,
+    ) -> Result<Delivered> {
+        let state = freeze.kind(&mut inner);
+        if state.over {
+            return Ok(Delivered::More);
+        }
+        if state.cleared {
+            drop(inner);
+            out.put(&CookieReturn {
+                code: BR_CLEAR_FREEZE_NOTIFICATION_DONE,
+                cookie: freeze.cookie(),
+            })?;
+            return Ok(Delivered::More);
+        }
+        let frozen = state.frozen;
+        freeze.set_delivered(&mut inner);
+        drop(inner);
+        out.put(&FrozenReturn {
+            code: BR_FROZEN_BINDER,
+            cookie: freeze.cookie(),
+            is_frozen: u32::from(frozen),
+            reserved: 0,
+        })?;
+        Ok(Delivered::Last)
+    }
+
+    fn listed(freeze: FreezeRef) -> Listed {
+        Listed::Freeze(freeze)
+    }
 }
 
 impl Process {
-    /// `BC_REQUEST_FREEZE_NOTIFICATION`. What is so now is told at once.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there is no such handle, or it was requested before; `ENOMEM`.
-    pub(crate) fn request_freeze(self: &Arc<Self>, handle: u32, cookie: u64) -> Result {
-        let freeze = Queued::new(Freeze {
-            cookie,
-            receiver: self.clone(),
-            home: Home::new(),
-            state: LockedBy::new(
-                &self.inner,
-                FreezeState {
-                    frozen: false,
-                    epoch: 0,
-                    place: Place::new()?,
-                    resend: false,
-                    cleared: false,
-                    over: false,
-                },
-            ),
-            _counted: CountedFreeze::new(),
-        })?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-
-        let mut handles = self.handles.lock();
-        let entry = handles.entries.get_mut(&handle).ok_or(EINVAL)?;
-        if entry.freeze.is_some() {
-            return Err(EINVAL);
-        }
-        entry.freeze = Some(freeze.clone());
-        let node = entry.node.clone();
-        let mut inner = node.owner.inner.lock();
-        let dead = inner.dead;
-        let news = News {
-            frozen: inner.frozen,
-            epoch: inner.freeze_epoch,
-        };
-        if !dead {
-            let listed = reservation.into_node(key(&freeze), freeze.clone());
-            node.state(&mut inner).freezes.insert(listed);
-            // It may be a freezing that fails: that is to be told then.
-            inner.frozen_told |= inner.frozen;
-        }
-        drop(inner);
-        if !dead {
-            announce(&freeze, news);
-        }
-        Ok(())
-    }
-
-    /// `BC_CLEAR_FREEZE_NOTIFICATION`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if there is no such handle, or nothing was requested with this cookie.
-    pub(crate) fn clear_freeze(&self, handle: u32, cookie: u64) -> Result {
-        let mut handles = self.handles.lock();
-        let entry = handles.entries.get_mut(&handle).ok_or(EINVAL)?;
-        let freeze = entry
-            .freeze
-            .take_if(|freeze| freeze.cookie == cookie)
-            .ok_or(EINVAL)?;
-        let node = entry.node.clone();
-        let mut inner = node.owner.inner.lock();
-        let listed = node.state(&mut inner).freezes.remove_node(&key(&freeze));
-        drop(inner);
-        drop(listed);
-
-        let mut inner = self.inner.lock();
-        let work = freeze.to_queue();
-        let state = freeze.state(&mut inner);
-        state.cleared = true;
-        if state.place.is_inside() {
-            state.resend = true;
-        } else if let Some(work) = work {
-            self.push(&mut inner, work);
-        }
-        drop(inner);
-        // Before `freeze`, which may be the last reference by now.
-        drop(handles);
-        Ok(())
-    }
-
-    /// `BC_FREEZE_NOTIFICATION_DONE`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if nothing with this cookie was told.
-    pub(crate) fn acknowledge_freeze(&self, cookie: u64) -> Result {
-        let mut inner = self.inner.lock();
-        let (freeze, place) = inner.delivered_freezes.take(cookie).ok_or(EINVAL)?;
-        let state = freeze.state(&mut inner);
-        state.place = place;
-        if core::mem::take(&mut state.resend) {
-            if let Some(work) = freeze.to_queue() {
-                self.push(&mut inner, work);
-            }
-        }
-        drop(inner);
-        Ok(())
-    }
-
-    /// Forgets the notifications that were read and not acknowledged: there is no user space left for it.
-    pub(crate) fn forget_delivered_freezes(&self) {
-        loop {
-            let mut inner = self.inner.lock();
-            let taken = inner.delivered_freezes.take_any();
-            drop(inner);
-            if taken.is_none() {
-                break;
-            }
-        }
-    }
-
     /// Whether a call to this process, or of it, has not ended.
     fn has_transactions(inner: &ProcessInner) -> bool {
         inner.outstanding != 0 || inner.busy_threads != 0
@@ -369,15 +316,12 @@ impl Process {
             let mut after = 0;
             loop {
                 let mut inner = self.inner.lock();
-                let requests = &node.state(&mut inner).freezes;
-                let Some(cursor) = requests.cursor_lower_bound(&after) else {
+                let Some((request, behind)) = node.state(&mut inner).freezes.next(after) else {
                     break;
                 };
-                let (&key, request) = cursor.current();
-                let request = request.clone();
                 drop(inner);
                 announce(&request, news);
-                after = key.saturating_add(1);
+                after = behind;
             }
             let Some(following) = node.ptr.checked_add(1) else {
                 break;
@@ -385,52 +329,4 @@ impl Process {
             next = following;
         }
     }
-}
-
-#[expect(unsafe_code)]
-// SAFETY: A notification has one home, which is its own.
-unsafe impl Work for Freeze {
-    fn home(&self) -> Option<&Home> {
-        Some(&self.home)
-    }
-
-    fn deliver(
-        self: Arc<Queued<Self>>,
-        _thread: &Arc<Thread>,
-        mut inner: InnerGuard<'_>,
-        out: &mut ReadBuffer<'_>,
-    ) -> Result<Delivered> {
-        let state = self.state(&mut inner);
-        if state.over {
-            return Ok(Delivered::More);
-        }
-        if state.cleared {
-            drop(inner);
-            out.put(&CookieReturn {
-                code: BR_CLEAR_FREEZE_NOTIFICATION_DONE,
-                cookie: self.cookie,
-            })?;
-            return Ok(Delivered::More);
-        }
-        let frozen = state.frozen;
-        let place = state.place.take();
-        let place = inner
-            .delivered_freezes
-            .insert(self.clone(), self.cookie, place);
-        self.state(&mut inner).place = place;
-        drop(inner);
-        out.put(&FrozenReturn {
-            code: BR_FROZEN_BINDER,
-            cookie: self.cookie,
-            is_frozen: u32::from(frozen),
-            reserved: 0,
-        })?;
-        Ok(Delivered::Last)
-    }
-
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
-        Listed::Freeze(self)
-    }
-
-    fn cancel(self: Arc<Queued<Self>>) {}
 }

@@ -19,14 +19,8 @@ use kernel::{
 };
 
 use crate::{
-    death::{
-        self,
-        DeathRef, //
-    },
-    freeze::{
-        self,
-        FreezeRef, //
-    },
+    death::DeathRef,
+    freeze::FreezeRef,
     node::{
         count_handle,
         uncount_handle,
@@ -34,6 +28,7 @@ use crate::{
         NodeRef,
         StrongNode, //
     },
+    notification,
     process::Process,
     stats::CountedHandle,
     sys::{
@@ -296,10 +291,10 @@ impl Process {
 impl Handle {
     fn cancel_notifications(&self) {
         if let Some(death) = &self.death {
-            death::cancel(death, &self.node);
+            notification::cancel(death, &self.node);
         }
         if let Some(freeze) = &self.freeze {
-            freeze::cancel(freeze, &self.node);
+            notification::cancel(freeze, &self.node);
         }
     }
 

@@ -7,10 +7,7 @@
 
 use kernel::{
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNodeReservation, //
-    },
+    rbtree::RBTreeNodeReservation,
     sync::{
         Arc,
         LockedBy, //
@@ -19,7 +16,7 @@ use kernel::{
 
 use crate::{
     counts::Counts,
-    death::DeathRef,
+    death::Death,
     defs::{
         NodeReturn,
         PtrCookie,
@@ -28,7 +25,8 @@ use crate::{
         BR_INCREFS,
         BR_RELEASE, //
     },
-    freeze::FreezeRef,
+    freeze::Freeze,
+    notification::Requests,
     oneway::OnewayQueue,
     process::{
         InnerGuard,
@@ -75,10 +73,10 @@ pub(crate) struct NodeInner {
     pub(crate) oneway_active: bool,
     /// The one-way calls behind it.
     pub(crate) oneway: OnewayQueue,
-    /// Who wants to know of the owner's death, by the address of the request.
-    pub(crate) deaths: RBTree<usize, DeathRef>,
-    /// Who wants to know when the owner is frozen, by the address of the request.
-    pub(crate) freezes: RBTree<usize, FreezeRef>,
+    /// Requests to be told of the owner's death.
+    pub(crate) deaths: Requests<Death>,
+    /// Requests to be told when the owner is frozen or thawed.
+    pub(crate) freezes: Requests<Freeze>,
 }
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
@@ -195,8 +193,8 @@ impl Process {
                     queued_for: None,
                     oneway_active: false,
                     oneway: OnewayQueue::new(),
-                    deaths: RBTree::new(),
-                    freezes: RBTree::new(),
+                    deaths: Requests::new(),
+                    freezes: Requests::new(),
                 },
             ),
             _counted: CountedNode::new(),

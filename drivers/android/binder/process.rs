@@ -44,6 +44,10 @@ use crate::{
     freeze::Freeze,
     handle::Handles,
     node::NodeRef,
+    notification::{
+        Notification,
+        Requests, //
+    },
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
@@ -118,9 +122,9 @@ pub(crate) struct ProcessInner {
     /// Threads that registered after they were asked for.
     pub(crate) started_threads: u32,
     /// Obituaries that were read and not yet acknowledged.
-    pub(crate) delivered_deaths: Unacknowledged<Death>,
+    pub(crate) delivered_deaths: Unacknowledged<Notification<Death>>,
     /// Freeze notifications that were read and not yet acknowledged.
-    pub(crate) delivered_freezes: Unacknowledged<Freeze>,
+    pub(crate) delivered_freezes: Unacknowledged<Notification<Freeze>>,
     /// The process is frozen: synchronous calls fail, one-way calls wait.
     pub(crate) frozen: bool,
     /// What the freeze notifications of this process say: counts the times that it was frozen or thawed.
@@ -565,8 +569,8 @@ impl Process {
             work.into_arc().cancel();
             cond_resched();
         }
-        self.forget_delivered_deaths();
-        self.forget_delivered_freezes();
+        self.forget_delivered::<Death>();
+        self.forget_delivered::<Freeze>();
 
         self.release_buffers();
         registry::remove(self);
@@ -582,11 +586,11 @@ impl Process {
             let mut inner = self.inner.lock();
             let state = node.state(&mut inner);
             state.counts.forget_owner();
-            let deaths = core::mem::take(&mut state.deaths);
-            let freezes = core::mem::take(&mut state.freezes);
+            let deaths = core::mem::replace(&mut state.deaths, Requests::new());
+            let freezes = core::mem::replace(&mut state.freezes, Requests::new());
             drop(inner);
             drop(freezes);
-            for request in deaths.values() {
+            for request in deaths.iter() {
                 death::announce(request);
                 cond_resched();
             }

@@ -34,7 +34,10 @@ use crate::{
         Code,
         CodeKind, //
     },
+    death::Death,
     defs::*,
+    error::Failure,
+    freeze::Freeze,
     node::NodeRef,
     process::{
         InnerGuard,
@@ -284,33 +287,37 @@ impl Thread {
             }
             BC_REQUEST_DEATH_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                match self.process.request_death(handle, cookie) {
-                    Ok(result) => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
-                    Err(_) => {
+                let result = self.process.request_notification::<Death>(handle, cookie);
+                match result.as_ref().err().map(|failure| failure.error) {
+                    Some(ENOMEM) => {
                         let mut inner = self.process.inner.lock();
                         self.push_return_error(&mut inner, BR_ERROR);
                     }
+                    _ => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
                 }
             }
             BC_CLEAR_DEATH_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                let result = self.clear_death(handle, cookie);
+                let result = self.clear_notification::<Death>(handle, cookie);
                 self.refused("BC_CLEAR_DEATH_NOTIFICATION", cookie, result);
             }
             BC_DEAD_BINDER_DONE => {
                 let cookie: u64 = reader.read()?;
-                let result = self.acknowledge_death(cookie);
+                let result = self.acknowledge_notification::<Death>(cookie);
                 self.refused("BC_DEAD_BINDER_DONE", cookie, result);
             }
             BC_REQUEST_FREEZE_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                self.process.request_freeze(handle, cookie)?;
+                self.process
+                    .request_notification::<Freeze>(handle, cookie)?;
             }
             BC_CLEAR_FREEZE_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                self.process.clear_freeze(handle, cookie)?;
+                self.clear_notification::<Freeze>(handle, cookie)?;
             }
-            BC_FREEZE_NOTIFICATION_DONE => self.process.acknowledge_freeze(reader.read()?)?,
+            BC_FREEZE_NOTIFICATION_DONE => {
+                self.acknowledge_notification::<Freeze>(reader.read()?)?;
+            }
             _ => {
                 user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
                 return Err(EINVAL);
@@ -320,15 +327,15 @@ impl Thread {
     }
 
     /// Logs why a command about a notification was not carried out, if it was not.
-    fn refused(&self, command: &str, cookie: u64, result: Result<(), &'static str>) {
-        if let Err(reason) = result {
+    fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
+        if let Err(failure) = result {
             user_error!(
                 self.process.pid,
                 self.id,
                 "{} with cookie {:#x} refused: {}",
                 command,
                 cookie,
-                reason
+                failure.reason
             );
         }
     }

@@ -19,7 +19,6 @@ use kernel::{
 use crate::{
     buffer::Held,
     code::CodeKind,
-    death::DeathPhase,
     defs::TF_ONE_WAY,
     node::NodeRef,
     process::{
@@ -509,8 +508,8 @@ impl<'a> Listing<'a> {
                     }
                 }
                 Item::Due(Listed::Death(death)) => {
-                    let inner = death.receiver.inner.lock();
-                    let cleared = death.state.access(&inner).phase == DeathPhase::Clear;
+                    let inner = death.receiver().inner.lock();
+                    let cleared = death.kind_ref(&inner).is_clear();
                     drop(inner);
                     self.out.write_str(if cleared {
                         "has cleared death notification"
@@ -519,8 +518,8 @@ impl<'a> Listing<'a> {
                     })?;
                 }
                 Item::Due(Listed::Freeze(freeze)) => {
-                    let inner = freeze.receiver.inner.lock();
-                    let cleared = freeze.state.access(&inner).cleared;
+                    let inner = freeze.receiver().inner.lock();
+                    let cleared = freeze.kind_ref(&inner).is_clear();
                     drop(inner);
                     self.out.write_str(if cleared {
                         "has cleared freeze notification"
