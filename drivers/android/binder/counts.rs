@@ -9,7 +9,10 @@
 
 use kernel::prelude::*;
 
-use crate::sums::increment;
+use crate::sums::{
+    decrement,
+    increment, //
+};
 
 /// The counts of one node.
 #[derive(Default)]
@@ -108,10 +111,10 @@ impl Counts {
     /// One local count less; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_local(&mut self, strong: bool) -> bool {
         if strong {
-            self.local_strong = self.local_strong.saturating_sub(1);
+            decrement(&mut self.local_strong);
             !self.any_strong()
         } else {
-            self.local_weak = self.local_weak.saturating_sub(1);
+            decrement(&mut self.local_weak);
             self.is_weakly_free()
         }
     }
@@ -138,13 +141,13 @@ impl Counts {
 
     /// A handle has lost its last strong count; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_strong_handle(&mut self) -> bool {
-        self.strong_handles = self.strong_handles.saturating_sub(1);
+        decrement(&mut self.strong_handles);
         !self.any_strong()
     }
 
     /// A handle is gone; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_handle(&mut self) -> bool {
-        self.handles = self.handles.saturating_sub(1);
+        decrement(&mut self.handles);
         self.is_weakly_free()
     }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Freezing: a process that is stopped for a while gets no synchronous calls, and its callers hear of it.
-//!
-//! Whoever freezes a process names it by its pid, as they see it: in their own pid namespace.
+//! Freezing: a process that is stopped for a while gets no synchronous calls, and processes with handles to its nodes
+//! can be notified of it.
 
 use kernel::{
     prelude::*,
@@ -33,6 +32,10 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     stats::CountedFreeze,
+    sums::{
+        decrement,
+        increment, //
+    },
     thread::Thread,
     todo::{
         Delivered,
@@ -62,6 +65,95 @@ impl Freeze {
     /// Whether what is queued tells that the request was cleared.
     pub(crate) fn is_clear(&self) -> bool {
         self.cleared
+    }
+}
+
+/// How far a process is frozen, and what has not ended. Guarded by [`Process::inner`].
+pub(crate) struct Freezing {
+    /// Synchronous calls to the process fail, one-way calls wait.
+    frozen: bool,
+    /// How often the process was frozen or thawed. Begins above what a notification begins with.
+    epoch: u64,
+    /// The state that was last announced.
+    announced: bool,
+    /// `BINDER_FREEZE`s of this epoch that wait for transactions to end.
+    waiting: u32,
+    /// A synchronous call came since the process was frozen.
+    sync_recv: bool,
+    /// A one-way call came since the process was frozen.
+    async_recv: bool,
+    /// Transactions to this process that were sent and have not ended. One-way calls end when they are read, calls when
+    /// they are replied to.
+    outstanding_txns: usize,
+    /// Threads that wait for a reply or work on a call.
+    busy_threads: u32,
+}
+
+impl Freezing {
+    /// Not frozen.
+    pub(crate) fn new() -> Self {
+        Self {
+            frozen: false,
+            epoch: 1,
+            announced: false,
+            waiting: 0,
+            sync_recv: false,
+            async_recv: false,
+            outstanding_txns: 0,
+            busy_threads: 0,
+        }
+    }
+
+    /// A synchronous call comes. Returns whether the process is frozen.
+    #[inline]
+    pub(crate) fn sync_came(&mut self) -> bool {
+        self.sync_recv |= self.frozen;
+        self.frozen
+    }
+
+    /// A one-way call comes. Returns whether the process is frozen.
+    #[inline]
+    pub(crate) fn oneway_came(&mut self) -> bool {
+        self.async_recv |= self.frozen;
+        self.frozen
+    }
+
+    /// A transaction to the process was sent.
+    #[inline]
+    pub(crate) fn txn_sent(&mut self) {
+        increment(&mut self.outstanding_txns);
+    }
+
+    /// The count of threads that wait for a reply or work on a call.
+    #[inline]
+    pub(crate) fn busy_threads(&mut self) -> &mut u32 {
+        &mut self.busy_threads
+    }
+
+    /// Whether a call to this process, or of it, has not ended.
+    fn has_transactions(&self) -> bool {
+        self.outstanding_txns != 0 || self.busy_threads != 0
+    }
+
+    /// Forgets what came since the process was last frozen or thawed.
+    fn forget_received(&mut self) {
+        self.sync_recv = false;
+        self.async_recv = false;
+    }
+
+    /// The process is frozen or not from now on. Returns what is to be announced.
+    fn decide(&mut self, frozen: bool) -> News {
+        self.frozen = frozen;
+        self.announced = frozen;
+        // Those that wait have been overtaken. They may not run before the next one ends, which must not take them for
+        // others that wait beside it.
+        self.waiting = 0;
+        // 64 bits do not run over.
+        self.epoch = self.epoch.wrapping_add(1);
+        News {
+            frozen,
+            epoch: self.epoch,
+        }
     }
 }
 
@@ -123,10 +215,11 @@ impl Kind for Freeze {
 
     fn look(owner: &mut ProcessInner) -> News {
         // It may be a freezing that fails, which is to be told then.
-        owner.frozen_told |= owner.frozen;
+        let freezing = &mut owner.freezing;
+        freezing.announced |= freezing.frozen;
         News {
-            frozen: owner.frozen,
-            epoch: owner.freeze_epoch,
+            frozen: freezing.frozen,
+            epoch: freezing.epoch,
         }
     }
 
@@ -194,11 +287,6 @@ impl Kind for Freeze {
 }
 
 impl Process {
-    /// Whether a call to this process, or of it, has not ended.
-    fn has_transactions(inner: &ProcessInner) -> bool {
-        inner.outstanding != 0 || inner.busy_threads != 0
-    }
-
     /// Freezes the process. Where it is frozen and thawed at the same time, what was done last counts.
     ///
     /// # Errors
@@ -208,16 +296,19 @@ impl Process {
     /// - `ERESTARTSYS` for a signal, likewise.
     pub(crate) fn freeze(&self, timeout_ms: u32) -> Result {
         let mut inner = self.inner.lock();
-        inner.sync_received = false;
-        inner.oneway_received = false;
-        inner.frozen = true;
-        inner.freezing = inner.freezing.wrapping_add(1);
-        let began = inner.freeze_epoch;
+        let freezing = &mut inner.freezing;
+        freezing.forget_received();
+        freezing.frozen = true;
+        freezing.waiting = freezing.waiting.wrapping_add(1);
+        let began = freezing.epoch;
 
         let mut left = msecs_to_jiffies(timeout_ms);
         let mut result = Ok(());
-        while inner.outstanding != 0 && left != 0 && inner.freeze_epoch == began {
-            match self.quiet.wait_interruptible_timeout(&mut inner, left) {
+        while inner.freezing.outstanding_txns != 0 && left != 0 && inner.freezing.epoch == began {
+            match self
+                .freeze_wait
+                .wait_interruptible_timeout(&mut inner, left)
+            {
                 CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
                 CondVarTimeoutResult::Timeout => left = 0,
                 CondVarTimeoutResult::Signal { .. } => {
@@ -226,26 +317,27 @@ impl Process {
                 }
             }
         }
-        if inner.freeze_epoch != began {
+        let freezing = &mut inner.freezing;
+        if freezing.epoch != began {
             // Another freezing or thawing has been completed meanwhile, and that is what holds. It has taken this one
             // off those that wait.
-            return if inner.frozen && inner.frozen_told {
+            return if freezing.frozen && freezing.announced {
                 Ok(())
             } else {
                 Err(EAGAIN)
             };
         }
         // As many end in an epoch as have begun in it.
-        inner.freezing = inner.freezing.wrapping_sub(1);
-        if result.is_ok() && Self::has_transactions(&inner) {
+        freezing.waiting = freezing.waiting.wrapping_sub(1);
+        if result.is_ok() && freezing.has_transactions() {
             result = Err(EAGAIN);
         }
         let news = match result {
-            Ok(()) => Some(Self::decide(&mut inner, true)),
-            Err(_) if inner.freezing != 0 => None,
-            Err(_) if inner.frozen_told => Some(Self::decide(&mut inner, false)),
+            Ok(()) => Some(freezing.decide(true)),
+            Err(_) if freezing.waiting != 0 => None,
+            Err(_) if freezing.announced => Some(freezing.decide(false)),
             Err(_) => {
-                inner.frozen = false;
+                freezing.frozen = false;
                 None
             }
         };
@@ -259,50 +351,33 @@ impl Process {
     /// Thaws the process.
     pub(crate) fn thaw(&self) {
         let mut inner = self.inner.lock();
-        inner.sync_received = false;
-        inner.oneway_received = false;
-        let news = Self::decide(&mut inner, false);
+        inner.freezing.forget_received();
+        let news = inner.freezing.decide(false);
         // A freezing that waits has been overtaken.
-        self.quiet.notify_all();
+        self.freeze_wait.notify_all();
         drop(inner);
         self.announce_freeze(news);
-    }
-
-    /// The process is frozen or not from now on; returns what is to be told of it.
-    fn decide(inner: &mut ProcessInner, frozen: bool) -> News {
-        inner.frozen = frozen;
-        inner.frozen_told = frozen;
-        // Those that wait have been overtaken. They may not run before the next one ends, which must not take them for
-        // others that wait beside it.
-        inner.freezing = 0;
-        // 64 bits do not run over.
-        inner.freeze_epoch = inner.freeze_epoch.wrapping_add(1);
-        News {
-            frozen,
-            epoch: inner.freeze_epoch,
-        }
     }
 
     /// `BINDER_GET_FROZEN_INFO`: what came since the process was frozen. Bit 0 of the first says whether synchronous
     /// calls came, bit 1 whether some have not ended; the second, whether one-way calls came.
     pub(crate) fn frozen_info(&self) -> (u32, u32) {
         let inner = self.inner.lock();
-        let pending = Self::has_transactions(&inner);
-        let sync = u32::from(inner.sync_received) | u32::from(pending) << 1;
-        let oneway = u32::from(inner.oneway_received);
-        drop(inner);
-        (sync, oneway)
+        let freezing = &inner.freezing;
+        let sync = u32::from(freezing.sync_recv) | u32::from(freezing.has_transactions()) << 1;
+        (sync, u32::from(freezing.async_recv))
     }
 
-    /// One transaction less for this process has yet to end. The caller wakes who waits for that.
+    /// Decrements `outstanding_txns`. Wakes `BINDER_FREEZE` waiters at zero.
     pub(crate) fn transaction_ended(&self, inner: &mut ProcessInner) {
-        inner.outstanding = inner.outstanding.saturating_sub(1);
-        if inner.outstanding == 0 && inner.frozen {
-            self.quiet.notify_all();
+        let freezing = &mut inner.freezing;
+        decrement(&mut freezing.outstanding_txns);
+        if freezing.outstanding_txns == 0 && freezing.frozen {
+            self.freeze_wait.notify_all();
         }
     }
 
-    /// Tells all who asked.
+    /// Tells the receivers of all freeze notifications about nodes of this process.
     fn announce_freeze(&self, news: News) {
         let mut next = 0;
         loop {

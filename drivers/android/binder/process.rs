@@ -41,7 +41,10 @@ use crate::{
         Death, //
     },
     defs::*,
-    freeze::Freeze,
+    freeze::{
+        Freeze,
+        Freezing, //
+    },
     handle::Handles,
     node::NodeRef,
     notification::{
@@ -92,9 +95,9 @@ pub(crate) struct Process {
     pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
     #[pin]
     pub(crate) poll: PollQueue,
-    /// Who waits until [`ProcessInner::outstanding`] is 0.
+    /// `BINDER_FREEZE` waits here until no transaction is outstanding.
     #[pin]
-    pub(crate) quiet: CondVar,
+    pub(crate) freeze_wait: CondVar,
     /// The opener's nice value: that of threads that work on nothing.
     pub(crate) nice: i32,
     pub(crate) traffic: Traffic,
@@ -125,27 +128,11 @@ pub(crate) struct ProcessInner {
     pub(crate) delivered_deaths: Unacknowledged<Notification<Death>>,
     /// Freeze notifications that were read and not yet acknowledged.
     pub(crate) delivered_freezes: Unacknowledged<Notification<Freeze>>,
-    /// The process is frozen: synchronous calls fail, one-way calls wait.
-    pub(crate) frozen: bool,
-    /// What the freeze notifications of this process say: counts the times that it was frozen or thawed.
-    pub(crate) freeze_epoch: u64,
-    /// The state that was last told.
-    pub(crate) frozen_told: bool,
-    /// `BINDER_FREEZE`s of this epoch that wait for transactions to end.
-    pub(crate) freezing: u32,
-    /// A synchronous call came since it was frozen.
-    pub(crate) sync_received: bool,
-    /// A one-way call came since it was frozen.
-    pub(crate) oneway_received: bool,
-    /// Transactions for this process that were sent and have not ended: one-way calls end when they are read, calls
-    /// when they are replied to.
-    pub(crate) outstanding: usize,
+    pub(crate) freezing: Freezing,
     /// The process wants to be told when it is suspected of flooding others with one-way calls.
     pub(crate) spam_detection: bool,
     /// Some thread polled.
     pub(crate) polled: bool,
-    /// Threads that wait for a reply or work on a call.
-    pub(crate) busy_threads: u32,
     /// Threads with `LOOPER_POLL`.
     pub(crate) polling_threads: u32,
     /// Those of them that may take any work.
@@ -186,17 +173,9 @@ impl Process {
                         started_threads: 0,
                         delivered_deaths: Unacknowledged::new(),
                         delivered_freezes: Unacknowledged::new(),
-                        frozen: false,
-                        // Above what a notification begins with.
-                        freeze_epoch: 1,
-                        frozen_told: false,
-                        freezing: 0,
-                        sync_received: false,
-                        oneway_received: false,
-                        outstanding: 0,
+                        freezing: Freezing::new(),
                         spam_detection: false,
                         polled: false,
-                        busy_threads: 0,
                         polling_threads: 0,
                         free_polling_threads: 0,
                     },
@@ -204,7 +183,7 @@ impl Process {
                 ),
                 buffers <- new_spinlock!(RangeAllocator::new(0), "Process::buffers"),
                 poll <- PollQueue::new(c"Process::poll", kernel::static_lock_class!()),
-                quiet <- new_condvar!("Process::quiet"),
+                freeze_wait <- new_condvar!("Process::freeze_wait"),
                 nice: nice::current(),
                 traffic: Traffic::new(),
                 _counted: CountedProcess::new(),

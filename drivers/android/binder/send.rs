@@ -485,8 +485,7 @@ fn call_oneway(
         drop(inner);
         return Err(dead("receiver is dead"));
     }
-    let is_frozen = inner.frozen;
-    inner.oneway_received |= is_frozen;
+    let is_frozen = inner.freezing.oneway_came();
     record.waits_frozen = is_frozen;
     let state = node_ref.state(&mut inner);
     let mut superseded = None;
@@ -608,8 +607,7 @@ fn call_and_wait(
     drop(below);
 
     let mut inner = target.inner.lock();
-    let is_frozen = inner.frozen;
-    inner.sync_received |= is_frozen;
+    let is_frozen = inner.freezing.sync_came();
     let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.state(&mut inner).dead);
     if !gone && !is_frozen {
         transaction.count(&mut inner);

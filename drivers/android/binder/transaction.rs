@@ -44,7 +44,6 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     stats::CountedTransaction,
-    sums::increment,
     sys::{
         helpers::{
             eproto,
@@ -235,7 +234,7 @@ impl Transaction {
     /// The transaction was put on its way: its target has one more that has yet to end.
     pub(crate) fn count(&self, inner: &mut ProcessInner) {
         self.receiver(inner).counted = true;
-        increment(&mut inner.outstanding);
+        inner.freezing.txn_sent();
     }
 
     /// It has ended, if it ever was on its way.

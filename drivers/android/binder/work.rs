@@ -79,7 +79,7 @@ impl Thread {
     ) -> Option<TransactionRef> {
         let busy = stack.is_some();
         let before = core::mem::replace(&mut self.state(inner).stack, stack);
-        count(&mut inner.busy_threads, before.is_some(), busy);
+        count(inner.freezing.busy_threads(), before.is_some(), busy);
         self.work_changed(inner);
         before
     }
