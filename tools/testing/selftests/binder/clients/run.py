@@ -75,8 +75,8 @@ class Program:
 
     def __init__(self, *command, env=None):
         self.command = command
-        self.file = tempfile.TemporaryFile("w+")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+        self.file = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the program
+        self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=self.file, stderr=subprocess.STDOUT, text=True, env=env
         )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Clients on python3-gbinder, one for each test, which is named on the command line.
 
-    gbinder_client.py TEST [ARGUMENT]...
+gbinder_client.py TEST [ARGUMENT]...
 """
 
 import os
@@ -10,7 +10,14 @@ import sys
 import time
 
 import gbinder
-from gbinder_service import ADD, CALL_BACK, INTERFACE, NAME, NOTE, NOTED, READ_ALL, REPEAT
+from gbinder_service import ADD
+from gbinder_service import CALL_BACK
+from gbinder_service import INTERFACE
+from gbinder_service import NAME
+from gbinder_service import NOTE
+from gbinder_service import NOTED
+from gbinder_service import READ_ALL
+from gbinder_service import REPEAT
 from gi.repository import GLib
 
 DUMP = int.from_bytes(b"_DMP", "big")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """A service on python3-gbinder: strings, numbers, files, one-way calls and callbacks.
 
-    gbinder_service.py [DEVICE NAME]
+gbinder_service.py [DEVICE NAME]
 """
 
 import os
