@@ -68,6 +68,7 @@ shell: driver programs
 # STAGE and FILTER choose from the tests, see scripts/test. The driver is built
 # beside the programs: most of its time goes by on one processor.
 test: setup
+	@scripts/setup --checks
 	@$(MAKE) --no-print-directory driver & driver=$$!; \
 		$(MAKE) --no-print-directory programs programs32; status=$$?; \
 		wait $$driver && exit $$status
@@ -112,7 +113,8 @@ bench: driver programs
 profile: driver programs
 	@scripts/profile $(PROFILE)
 
-check clippy: setup
+check clippy:
+	@scripts/setup --checks
 	@scripts/check
 
 clean:
