@@ -27,8 +27,10 @@ pub(crate) struct Counts {
     local_weak: usize,
     strong: Told,
     weak: Told,
-    /// The node of a context manager, which anybody may acquire at any time.
+    /// The node of a context manager, which any process may acquire at any time.
     manager: bool,
+    /// The owner is dead. Local counts are 0 and stay so: buffers that hold some may be freed later.
+    orphaned: bool,
 }
 
 /// What the owner knows of one kind of reference.
@@ -95,6 +97,9 @@ impl Counts {
 
     /// One local count more.
     pub(crate) fn add_local(&mut self, strong: bool) {
+        if self.orphaned {
+            return;
+        }
         if strong {
             increment(&mut self.local_strong);
         } else {
@@ -110,6 +115,9 @@ impl Counts {
 
     /// One local count less; returns whether it was the last that mattered to the owner.
     pub(crate) fn remove_local(&mut self, strong: bool) -> bool {
+        if self.orphaned {
+            return false;
+        }
         if strong {
             decrement(&mut self.local_strong);
             !self.any_strong()
@@ -151,12 +159,13 @@ impl Counts {
         self.is_weakly_free()
     }
 
-    /// The owner died: only handles are left, and there is nobody to tell.
+    /// The owner died. Only handles are left, and no process is to be told.
     pub(crate) fn forget_owner(&mut self) {
+        self.orphaned = true;
         self.local_strong = 0;
         self.local_weak = 0;
         self.strong = Told::default();
-        // With nobody to be told in time, whoever has a weak handle may pass it on.
+        // A process with a weak handle may pass it on: no owner has to be told in time.
         self.weak = Told {
             acquired: true,
             pending: false,
@@ -381,6 +390,21 @@ mod tests {
             assert!(counts.can_add_handle(false));
             assert!(!counts.can_add_handle(true));
         }
+    }
+
+    #[test]
+    fn local_counts_may_be_given_back_after_the_owner_died() {
+        let mut counts = Counts::default();
+        counts.add_local(true);
+        counts.add_local(false);
+        counts.forget_owner();
+        counts.add_local(true);
+        for strong in [true, false, true] {
+            assert!(!counts.remove_local(strong));
+        }
+        assert_eq!(counts.figures(), [0; 4]);
+        counts.add_handle();
+        assert_eq!(counts.figures(), [1, 0, 0, 0]);
     }
 
     /// Counts by a model that knows no states: everybody who needs the node is in a list.
