@@ -138,14 +138,21 @@ impl Context {
             uid if uid != euid => return Err(EPERM),
             _ => {}
         }
-        let node = process.node_for(ptr, cookie, flags)?;
-        let mut manager = self.manager.lock();
-        let mut inner = process.inner.lock();
-        node.state(&mut inner).counts.become_manager();
-        drop(inner);
-        self.manager_key.store(Arc::as_ptr(&node).addr(), Relaxed);
-        manager.node = Some(node);
-        Ok(())
+        loop {
+            let node = process.node_for(ptr, cookie, flags)?;
+            let mut manager = self.manager.lock();
+            let mut inner = process.inner.lock();
+            let state = node.state(&mut inner);
+            if state.forgotten {
+                // Another thread has just given up the last reference to it. The next one is a new node.
+                continue;
+            }
+            state.counts.become_manager();
+            drop(inner);
+            self.manager_key.store(Arc::as_ptr(&node).addr(), Relaxed);
+            manager.node = Some(node);
+            return Ok(());
+        }
     }
 
     /// Whether `node` is the manager's. An answer for the choice of a number, without a lock: the manager may come or

@@ -117,7 +117,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// - `EINVAL` as in [`count_handle`].
+    /// - `EINVAL` and `ENOENT` as in [`count_handle`].
     /// - `ESRCH` if this process is dead.
     /// - `ENOMEM`.
     pub(crate) fn insert_handle(

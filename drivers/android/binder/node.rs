@@ -69,6 +69,8 @@ pub(crate) struct NodeInner {
     pub(crate) counts: Counts,
     /// While the node is queued: the thread whose work it is among, or `None` for the owner's common work.
     pub(crate) queued_for: Option<i32>,
+    /// It is no longer in its owner's table, and is not told of any more.
+    pub(crate) forgotten: bool,
     /// A one-way call to this node is with a thread, or on its way there.
     pub(crate) oneway_active: bool,
     /// The one-way calls behind it.
@@ -142,6 +144,7 @@ fn unqueue(node: &NodeRef, inner: &mut ProcessInner) {
 
 /// Takes `node` out of its owner's table. The caller holds a reference that outlives the lock.
 fn forget(node: &NodeRef, inner: &mut ProcessInner) {
+    node.state(inner).forgotten = true;
     // The table may have another node of that name by now.
     if inner
         .nodes
@@ -165,6 +168,8 @@ fn tell_sender(node: &NodeRef, inner: &mut ProcessInner, thread: &Thread) {
 
 impl Process {
     /// The node `ptr` of this process, made if there is none.
+    ///
+    /// Nothing holds it: another thread can give up the last reference to it, with which it is forgotten.
     ///
     /// # Errors
     ///
@@ -191,6 +196,7 @@ impl Process {
                 NodeInner {
                     counts: Counts::default(),
                     queued_for: None,
+                    forgotten: false,
                     oneway_active: false,
                     oneway: OnewayQueue::new(),
                     deaths: Requests::new(),
@@ -233,7 +239,8 @@ impl Process {
 ///
 /// # Errors
 ///
-/// `EINVAL` if the owner does not know of the node, and nobody is there to tell it in time.
+/// - `EINVAL` if the owner does not know of the node, and nobody is there to tell it in time.
+/// - `ENOENT` if the node was forgotten since `sender` looked it up.
 pub(crate) fn count_handle(
     node: &NodeRef,
     new: bool,
@@ -242,7 +249,12 @@ pub(crate) fn count_handle(
 ) -> Result {
     let mut inner = node.owner.inner.lock();
     let queued = node.to_queue().is_none();
-    let counts = &mut node.state(&mut inner).counts;
+    let state = node.state(&mut inner);
+    if state.forgotten {
+        // A handle on it would be one on a node that its owner does not find.
+        return Err(ENOENT);
+    }
+    let counts = &mut state.counts;
     if sender.is_none() && !counts.can_add_handle(strong) && (strong || !queued) {
         return Err(EINVAL);
     }

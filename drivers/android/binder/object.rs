@@ -302,15 +302,22 @@ impl<'a> Filler<'a> {
         let thread = self.thread.clone();
         if matches!(object.kind, BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER) {
             let strong = object.kind == BINDER_TYPE_BINDER;
-            let node = sender
-                .node_for(object.binder, object.cookie, object.flags)
-                .map_err(|e| (e, "node has another cookie"))?;
-            let result = may_transfer(&thread.process, &receiver)
-                .and_then(|()| self.give_handle(&node, strong, object, Some(&thread)));
-            if result.is_err() {
-                thread.process.forget_if_unused(&node);
+            loop {
+                let node = sender
+                    .node_for(object.binder, object.cookie, object.flags)
+                    .map_err(|e| (e, "node has another cookie"))?;
+                let result = may_transfer(&thread.process, &receiver)
+                    .and_then(|()| self.give_handle(&node, strong, object, Some(&thread)));
+                match result {
+                    // Another thread has just given up the last reference to it. The next one is a new node.
+                    Err((ENOENT, _)) => {}
+                    Err(_) => {
+                        thread.process.forget_if_unused(&node);
+                        return result;
+                    }
+                    Ok(_) => return result,
+                }
             }
-            result
         } else {
             let strong = object.kind == BINDER_TYPE_HANDLE;
             // Held from now on: what another thread does with the handle meanwhile changes nothing.

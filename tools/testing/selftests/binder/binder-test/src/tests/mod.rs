@@ -51,6 +51,7 @@ mod secrets;
 mod sg;
 mod skipped;
 mod threads;
+mod together;
 mod trace;
 mod transaction;
 mod undelivered;
@@ -119,6 +120,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         mapping::TESTS,
         reclaim::TESTS,
         threads::TESTS,
+        together::TESTS,
         notify::TESTS,
         fd::TESTS,
         in_flight::TESTS,
