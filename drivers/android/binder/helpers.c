@@ -25,7 +25,7 @@ static_assert(SHRINKER_NUMA_AWARE == 4);
 static_assert(SHRINKER_MEMCG_AWARE == 8);
 
 /* What sys/memcg.rs makes of its number. */
-static_assert(__GFP_RETRY_MAYFAIL == BIT(___GFP_RETRY_MAYFAIL_BIT));
+static_assert(BIT(___GFP_RETRY_MAYFAIL_BIT) == __GFP_RETRY_MAYFAIL);
 
 /* The module! macro knows integer parameters only. */
 char *binder_rs_devices = "binder,hwbinder,vndbinder";

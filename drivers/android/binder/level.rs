@@ -13,11 +13,11 @@ use kernel::{
 /// A charge costs some hundred instructions, so the common call is without. The number of transactions without a
 /// charge is limited by objects that are charged:
 ///
-/// - A call that a thread makes while it works on no other and has nothing to read: there is one for each [`Thread`],
+/// - A call that a thread makes while it works on no other and has nothing to read: there is one for each thread,
 ///   which it holds a reference on.
 /// - A call that a thread makes while it works on one of those: there is one for each of those.
 /// - The reply to one of these: the thread that gets it makes no further call without a charge before it has read it.
-/// - A one-way call that no other waits beside: there is one for each [`Process`].
+/// - A one-way call that no other waits beside: there is one for each process.
 ///
 /// The number of all others is limited by what they are charged to.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files that [`logs`](crate::logs) writes: the tables of operations that any file system can use for them, and
+//! The files that [`crate::logs`] writes: the tables of operations that any file system can use for them, and
 //! the ones in debugfs.
 //!
 //! The kernel's own Rust interface to debugfs is not used, because its files know nothing of the module that they

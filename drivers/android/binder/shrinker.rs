@@ -45,7 +45,7 @@ use crate::{
     sys::lru::LRU, //
 };
 
-/// Entries a scan looks at at most: so many that the largest mapping can go in one run.
+/// Largest number of entries that one scan looks at: the largest mapping fits in one run.
 const BATCH: isize = 1024;
 
 /// The flag for a shrinker that is called for each NUMA node; `helpers.c` compares it with the kernel's.
