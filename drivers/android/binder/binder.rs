@@ -116,12 +116,9 @@ mod thread;
 
 mod process;
 
-// Looking in.
-mod logs;
+// The outside.
+mod debug;
 
-mod log_file;
-
-// The way in.
 mod device;
 
 mod binderfs;
@@ -142,7 +139,8 @@ struct Binder {
     _devices: device::Devices,
     // Waits for processes whose files were closed.
     _releases: release_queue::Registration,
-    _logs: log_file::Directory,
+    _driver_files: debug::files::DriverFiles,
+    _debug_files: Arc<debug::files::Directory>,
     // Waits for scans, which may hold the last pages of a file.
     _shrinker: shrinker::Registration,
     // Those pages belong to inodes of this.
@@ -154,8 +152,7 @@ impl kernel::Module for Binder {
         // SAFETY: The module is loaded once, and nobody is in it yet.
         unsafe { registry::init() };
         lsm::init()?;
-        // SAFETY: As above.
-        let logs = unsafe { log_file::Directory::new(module) };
+        let debug_files = debug::files::Directory::new()?;
         // SAFETY: As above: there is no other.
         let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
@@ -164,12 +161,13 @@ impl kernel::Module for Binder {
         let releases = unsafe { release_queue::Registration::new() }?;
         // SAFETY: As above: there is no other.
         let reports = unsafe { netlink::Registration::new() };
-        let mut devices = device::Devices::new(module, &mount)?;
+        let driver = device::Driver::new(&debug_files, &mount)?;
+        let mut devices = device::Devices::new(module, &driver)?;
         // SAFETY: As above: there is no other.
-        let binderfs = unsafe { binderfs::Registration::new(module, &mount) }?;
+        let binderfs = unsafe { binderfs::Registration::new(module, &driver) }?;
         devices.register()?;
         // Nothing fails from here on, and so user space may come in.
-        logs.make_files();
+        let driver_files = debug_files.make_driver_files();
         binderfs.enable(module);
         devices.enable();
         if let Err(e) = &reports {
@@ -181,7 +179,8 @@ impl kernel::Module for Binder {
             _binderfs: binderfs,
             _devices: devices,
             _releases: releases,
-            _logs: logs,
+            _driver_files: driver_files,
+            _debug_files: debug_files,
             _shrinker: shrinker,
             _mount: mount,
         })

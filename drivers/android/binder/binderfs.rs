@@ -60,13 +60,11 @@ use kernel::{
 use crate::{
     device::{
         self,
-        errno, //
+        errno,
+        Driver, //
     },
     instance::Instance,
-    sys::{
-        netlink,
-        rmap, //
-    },
+    sys::netlink, //
 };
 
 use self::{
@@ -127,7 +125,7 @@ struct State {
     #[pin]
     numbers: Numbers,
     /// The home of the address spaces of the files opened here.
-    mount: Arc<rmap::Mount>,
+    driver: Arc<Driver>,
     device_fops: bindings::file_operations,
     control_fops: bindings::file_operations,
     feature_fops: bindings::file_operations,
@@ -178,14 +176,11 @@ impl Registration {
     /// # Safety
     ///
     /// Only one `Registration` may exist at a time.
-    pub(crate) unsafe fn new(
-        module: &'static ThisModule,
-        mount: &Arc<rmap::Mount>,
-    ) -> Result<Self> {
+    pub(crate) unsafe fn new(module: &'static ThisModule, driver: &Arc<Driver>) -> Result<Self> {
         let state = KBox::try_pin_init(
             try_pin_init!(State {
                 numbers <- Numbers::new()?,
-                mount: mount.clone(),
+                driver: driver.clone(),
                 device_fops: device::operations(module, open, release),
                 control_fops: control::operations(module),
                 feature_fops: bindings::file_operations {

@@ -37,8 +37,11 @@ use kernel::{
 
 use crate::{
     context::Context,
+    debug::files::{
+        Directory,
+        PidFileRef, //
+    },
     instance::Instance,
-    log_file,
     page_range::OwnedPageRange,
     process::Process,
     registry,
@@ -59,10 +62,32 @@ extern "C" {
     fn kern_path(name: *const c_char, flags: c_uint, path: *mut bindings::path) -> c_int;
 }
 
+/// What all devices use.
+pub(crate) struct Driver {
+    debug_files: Arc<Directory>,
+    mount: Arc<Mount>,
+}
+
+impl Driver {
+    /// Collects it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(debug_files: &Arc<Directory>, mount: &Arc<Mount>) -> Result<Arc<Self>> {
+        let driver = Self {
+            debug_files: debug_files.clone(),
+            mount: mount.clone(),
+        };
+        Ok(Arc::new(driver, GFP_KERNEL)?)
+    }
+}
+
 /// What an open file points at.
 #[pin_data]
 struct OpenFile {
     process: Arc<Process>,
+    _debug_file: PidFileRef,
     // Dropped after `release`, so that the pages that buffers gave back go with it.
     pages: OwnedPageRange,
     #[pin]
@@ -79,14 +104,13 @@ impl WorkItem for OpenFile {
     /// The file was closed, and nothing refers to it any more.
     fn run(this: Pin<KBox<Self>>) {
         this.process.release();
-        log_file::closed(this.process.pid);
     }
 }
 
 /// What a device node leads to, whichever kind of node it is.
 pub(crate) struct Endpoint {
     context: Arc<Context>,
-    mount: Arc<Mount>,
+    driver: Arc<Driver>,
 }
 
 impl Endpoint {
@@ -95,10 +119,10 @@ impl Endpoint {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(name: &CStr, instance: &Arc<Instance>, mount: &Arc<Mount>) -> Result<Self> {
+    pub(crate) fn new(name: &CStr, instance: &Arc<Instance>, driver: &Arc<Driver>) -> Result<Self> {
         Ok(Self {
             context: Context::new(CString::try_from(name)?, instance.clone())?,
-            mount: mount.clone(),
+            driver: driver.clone(),
         })
     }
 
@@ -113,21 +137,22 @@ impl Endpoint {
     /// To be called from `file_operations.open` of `file`, whose operations are [`operations`]. If it succeeds, so
     /// must `open`.
     pub(crate) unsafe fn open(&self, file: *mut bindings::file) -> Result<i32> {
-        let pages = OwnedPageRange::new(&self.mount, current!().group_leader().pid())?;
+        let pages = OwnedPageRange::new(&self.driver.mount, current!().group_leader().pid())?;
         // SAFETY: A file has credentials from the start to its end.
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
         let pid = process.pid;
+        let debug_file = self.driver.debug_files.pid_file(pid)?;
         let opened = KBox::pin_init(
             pin_init!(OpenFile {
                 process,
+                _debug_file: debug_file,
                 pages,
                 end <- new_work!("OpenFile::end"),
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        log_file::opened(pid)?;
-        registry::add(&opened.process).inspect_err(|_| log_file::closed(pid))?;
+        registry::add(&opened.process)?;
         // SAFETY: The file is being opened, and the pages live until its `release`.
         unsafe {
             opened.pages.attach(file);
@@ -216,7 +241,7 @@ impl Devices {
     /// # Errors
     ///
     /// `EEXIST` if a name is taken, `EINVAL` for one that cannot be a file's name, `ENOMEM`.
-    pub(crate) fn new(module: &'static ThisModule, mount: &Arc<Mount>) -> Result<Self> {
+    pub(crate) fn new(module: &'static ThisModule, driver: &Arc<Driver>) -> Result<Self> {
         let instance = Instance::of_module()?;
         let mut devices = KVec::new();
         for name in names() {
@@ -229,7 +254,7 @@ impl Devices {
             }
             push(
                 &mut devices,
-                Device::new(name, module, &instance, mount)?,
+                Device::new(name, module, &instance, driver)?,
                 GFP_KERNEL,
             )?;
         }
@@ -273,7 +298,7 @@ impl Device {
         name: &[u8],
         module: &'static ThisModule,
         instance: &Arc<Instance>,
-        mount: &Arc<Mount>,
+        driver: &Arc<Driver>,
     ) -> Result<Pin<KBox<Self>>> {
         let text = core::str::from_utf8(name).map_err(|_| EINVAL)?;
         if text.contains('/') || text == "." || text == ".." || text.len() > MAX_NAME {
@@ -284,7 +309,7 @@ impl Device {
             pr_err!("there is a device '{}' already\n", text);
             return Err(EEXIST);
         }
-        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, mount)?;
+        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, driver)?;
         let device = KBox::pin_init(
             try_pin_init!(Self {
                 misc: Opaque::zeroed(),

@@ -57,7 +57,7 @@ use crate::{
     stats::{
         self,
         CountedProcess,
-        Traffic, //
+        Stats, //
     },
     sys::{
         helpers::{
@@ -100,7 +100,7 @@ pub(crate) struct Process {
     pub(crate) freeze_wait: CondVar,
     /// The opener's nice value: that of threads that work on nothing.
     pub(crate) nice: i32,
-    pub(crate) traffic: Traffic,
+    pub(crate) stats: Stats,
     pub(crate) _counted: CountedProcess,
 }
 
@@ -185,7 +185,7 @@ impl Process {
                 poll <- PollQueue::new(c"Process::poll", kernel::static_lock_class!()),
                 freeze_wait <- new_condvar!("Process::freeze_wait"),
                 nice: nice::current(),
-                traffic: Traffic::new(),
+                stats: Stats::new(),
                 _counted: CountedProcess::new(),
             }),
             GFP_KERNEL_ACCOUNT,
@@ -553,7 +553,7 @@ impl Process {
 
         self.release_buffers();
         registry::remove(self);
-        stats::DEPARTED.add(&self.traffic);
+        stats::OF_DEAD_PROCESSES.add(&self.stats);
     }
 
     /// The nodes have no owner any more; returns them, with the one-way transactions that wait for them.

@@ -12,12 +12,12 @@ use kernel::{
     },
 };
 
-use crate::stats::Traffic;
+use crate::stats::Stats;
 
 /// The read buffer of a `BINDER_WRITE_READ`.
 pub(crate) struct ReadBuffer<'a> {
     /// Where returns are counted.
-    traffic: &'a Traffic,
+    stats: &'a Stats,
     start: UserPtr,
     size: usize,
     writer: UserSliceWriter,
@@ -33,12 +33,12 @@ impl<'a> ReadBuffer<'a> {
         address: usize,
         size: usize,
         consumed: usize,
-        traffic: &'a Traffic,
+        stats: &'a Stats,
     ) -> Result<Self> {
         let room = size.checked_sub(consumed).ok_or(EINVAL)?;
         let start = UserPtr::from_addr(address);
         Ok(Self {
-            traffic,
+            stats,
             start,
             size,
             writer: UserSlice::new(start.wrapping_byte_add(consumed), room).writer(),
@@ -65,7 +65,7 @@ impl<'a> ReadBuffer<'a> {
         self.writer.write(value)?;
         // Every value begins with the code of the return that it is.
         if let Some(code) = value.as_bytes().first_chunk() {
-            self.traffic.returned(u32::from_ne_bytes(*code));
+            self.stats.returned(u32::from_ne_bytes(*code));
         }
         Ok(())
     }
@@ -79,7 +79,7 @@ impl<'a> ReadBuffer<'a> {
         UserSlice::new(self.start, self.size)
             .writer()
             .write(&value)?;
-        self.traffic.returned(value);
+        self.stats.returned(value);
         Ok(())
     }
 }

@@ -172,15 +172,15 @@ const fn number(code: u32) -> usize {
 }
 
 /// How often each command was carried out and each return handed out, for one process or for several.
-pub(crate) struct Traffic {
+pub(crate) struct Stats {
     commands: [AtomicU64; COMMANDS.len()],
     returns: [AtomicU64; RETURNS.len()],
 }
 
 /// That of the processes that are gone.
-pub(crate) static DEPARTED: Traffic = Traffic::new();
+pub(crate) static OF_DEAD_PROCESSES: Stats = Stats::new();
 
-impl Traffic {
+impl Stats {
     /// Nothing so far.
     pub(crate) const fn new() -> Self {
         Self {

@@ -4,6 +4,7 @@
 //!
 //! This is the lowest floor: the files here use no other part of the driver, and they know nothing of Binder.
 
+pub(crate) mod debugfs;
 pub(crate) mod fd;
 pub(crate) mod helpers;
 pub(crate) mod ida;
@@ -14,5 +15,6 @@ pub(crate) mod netlink;
 pub(crate) mod nice;
 pub(crate) mod release_queue;
 pub(crate) mod rmap;
+pub(crate) mod seq_file;
 pub(crate) mod trace;
 pub(crate) mod wait;

@@ -266,7 +266,7 @@ impl Thread {
 
     fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
         let command: u32 = reader.read()?;
-        self.process.traffic.command(command);
+        self.process.stats.command(command);
         match command {
             BC_TRANSACTION => send::call(self, &message(reader, false)?),
             BC_REPLY => send::reply(self, &message(reader, false)?),
@@ -475,7 +475,7 @@ impl Thread {
             bwr.read_buffer as usize,
             bwr.read_size as usize,
             bwr.read_consumed as usize,
-            &self.process.traffic,
+            &self.process.stats,
         )?;
         let result = self
             .fill(&mut out, nonblock)

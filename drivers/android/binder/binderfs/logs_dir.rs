@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! `binder_logs/`: what `logs.rs` shows, and in `proc/` a file for each process that has a device of this mount open.
+//! `binder_logs/`: the files of `debug.rs`, and in `proc/` a file for each process that has a device of this mount open.
 //!
 //! A process can open many devices, and one many times. Its file is there from the first to the last of them, and shows
 //! all of them, as well as those of other mounts: the pid is what it is about.
@@ -23,7 +23,11 @@ use super::tree::{
     Super, //
 };
 use crate::{
-    logs,
+    debug::{
+        DriverFile,
+        ProcessFile,
+        FILES, //
+    },
     sums::{
         decrement,
         increment, //
@@ -39,11 +43,11 @@ use crate::{
 #[pin_data]
 pub(super) struct Opened {
     #[pin]
-    files: Mutex<RBTree<i32, ProcessFile>>,
+    files: Mutex<RBTree<i32, PidFile>>,
 }
 
 /// A file in `proc/`.
-struct ProcessFile {
+struct PidFile {
     /// How often the process has a device open; not 0.
     count: usize,
     /// The pid. Kept, because nothing may fail when it goes.
@@ -66,8 +70,8 @@ impl Opened {
 /// `ENOMEM`.
 pub(super) fn populate<'a>(sb: &'a Super, root: &Dir<'_>) -> Result<Dir<'a>> {
     let dir = root.add_dir(sb, c"binder_logs")?;
-    for file in &logs::FILES {
-        dir.add(file.name, NewInode::log(sb, file)?)?;
+    for (number, file) in FILES.iter().enumerate() {
+        dir.add(file.name, NewInode::log::<DriverFile>(sb, number)?)?;
     }
     dir.add_dir(sb, c"proc")
 }
@@ -88,8 +92,9 @@ pub(super) fn opened(sb: &Super, pid: i32) -> Result {
     }
     let name = CString::try_from_fmt(fmt!("{}", pid))?;
     let node = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-    proc.add(&name, NewInode::process_log(sb, pid)?)?;
-    files.insert(node.into_node(pid, ProcessFile { count: 1, name }));
+    // CAST: A pid is positive.
+    proc.add(&name, NewInode::log::<ProcessFile>(sb, pid as usize)?)?;
+    files.insert(node.into_node(pid, PidFile { count: 1, name }));
     Ok(())
 }
 

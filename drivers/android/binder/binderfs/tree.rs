@@ -33,8 +33,10 @@ use super::{
 };
 use crate::{
     device::Endpoint,
-    log_file,
-    logs::LogFile, //
+    sys::seq_file::{
+        self,
+        Show, //
+    },
 };
 
 const ROOT_INO: u64 = 1;
@@ -155,7 +157,7 @@ impl Super {
     pub(super) fn add_device(&self, name: &CStr, tell: impl FnOnce(u32) -> Result) -> Result {
         let number = Number::for_device(self)?;
         tell(number.minor)?;
-        let endpoint = Endpoint::new(name, &self.info().instance, &self.state().mount)?;
+        let endpoint = Endpoint::new(name, &self.info().instance, &self.state().driver)?;
         self.root()?
             .add(name, NewInode::device(number, endpoint)?)?;
         Ok(())
@@ -298,35 +300,14 @@ impl<'a> NewInode<'a> {
         Ok(new)
     }
 
-    /// A file in `binder_logs/`.
-    pub(super) fn log(sb: &'a Super, file: &'static LogFile) -> Result<Self> {
-        let new = Self::new(
-            sb,
-            sb.next_ino(),
-            bindings::S_IFREG | u32::from(log_file::MODE),
-        )?;
-        // SAFETY: Nobody else sees the inode. The operations are static, and this is what they want.
-        unsafe {
-            let inode = new.inode.as_ptr();
-            (*inode).__bindgen_anon_3.i_fop = log_file::operations();
-            (*inode).i_private = ptr::from_ref(file).cast_mut().cast();
-        }
-        Ok(new)
-    }
-
-    /// A file in `binder_logs/proc/`.
-    pub(super) fn process_log(sb: &'a Super, pid: i32) -> Result<Self> {
-        let new = Self::new(
-            sb,
-            sb.next_ino(),
-            bindings::S_IFREG | u32::from(log_file::MODE),
-        )?;
-        // SAFETY: Nobody else sees the inode. The operations are static, and this is what they want.
-        unsafe {
-            let inode = new.inode.as_ptr();
-            (*inode).__bindgen_anon_3.i_fop = log_file::pid_operations();
-            (*inode).i_private = log_file::private_of(pid);
-        }
+    /// A file in `binder_logs/`: what `T` prints for `number`.
+    pub(super) fn log<T: Show>(sb: &'a Super, number: usize) -> Result<Self> {
+        let new = Self::new(sb, sb.next_ino(), bindings::S_IFREG | 0o444)?;
+        let inode = new.inode.as_ptr();
+        // SAFETY: The inode is not in the tree yet. The operations live as long as the module.
+        unsafe { (*inode).__bindgen_anon_3.i_fop = seq_file::operations::<T>() };
+        // SAFETY: The inode is not in the tree yet. This is what the operations require.
+        unsafe { (*inode).i_private = seq_file::private_of(number) };
         Ok(new)
     }
 

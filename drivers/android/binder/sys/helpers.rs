@@ -2,12 +2,9 @@
 
 //! Safe faces of the functions in `helpers.c`.
 
-use core::{
-    fmt,
-    sync::atomic::{
-        AtomicU32,
-        Ordering, //
-    },
+use core::sync::atomic::{
+    AtomicU32,
+    Ordering, //
 };
 use kernel::{
     bindings,
@@ -17,7 +14,8 @@ use kernel::{
         c_uint,
         c_void, //
     },
-    prelude::*,
+    fmt,
+    prelude::*, //
 };
 
 extern "C" {
@@ -107,21 +105,25 @@ pub(crate) fn milliseconds_since(start: u32) -> u64 {
     unsafe { bindings::jiffies64_to_msecs(u64::from(jiffies().wrapping_sub(start))) }
 }
 
-/// Writes a number that stands for `address`, always the same until the next boot, and says nothing about it.
-pub(crate) fn write_hashed(out: &mut dyn fmt::Write, address: u64) -> fmt::Result {
-    let mut text = [0u8; 20];
-    // SAFETY: The function writes up to as many bytes as it is told there are, the last of them 0.
-    unsafe {
-        bindings::snprintf(
-            text.as_mut_ptr().cast(),
-            text.len(),
-            c"%p".as_char_ptr(),
-            // CAST: The driver runs on 64-bit kernels only.
-            core::ptr::without_provenance::<c_void>(address as usize),
-        );
+/// An address that is printed as a hash, which stays the same until the next boot and does not reveal the address.
+pub(crate) struct Hashed(pub(crate) u64);
+
+impl fmt::Display for Hashed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0u8; 20];
+        // SAFETY: The function writes at most as many bytes as the buffer has, the last of them 0.
+        unsafe {
+            bindings::snprintf(
+                text.as_mut_ptr().cast(),
+                text.len(),
+                c"%p".as_char_ptr(),
+                // CAST: The driver runs on 64-bit kernels only.
+                core::ptr::without_provenance::<c_void>(self.0 as usize),
+            );
+        }
+        let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
+        f.write_str(core::str::from_utf8(text).map_err(|_| fmt::Error)?)
     }
-    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-    out.write_str(core::str::from_utf8(text).map_err(|_| fmt::Error)?)
 }
 
 /// Logs one line about a mistake of user space, rate-limited, with the process and thread that made it.

@@ -3,13 +3,10 @@
 
 //! One process, as `state` and `transactions` show it.
 
-use core::fmt::{
-    self,
-    Write, //
-};
 use kernel::{
     prelude::*,
     rbtree::RBTree,
+    seq_print,
     sync::{
         atomic::Relaxed,
         Arc, //
@@ -25,9 +22,12 @@ use crate::{
         Process,
         ProcessInner, //
     },
-    sys::helpers::{
-        milliseconds_since,
-        write_hashed, //
+    sys::{
+        helpers::{
+            milliseconds_since,
+            Hashed, //
+        },
+        seq_file::Output, //
     },
     thread::Thread,
     todo::{
@@ -42,7 +42,7 @@ use crate::{
 use super::{
     batch,
     context_name,
-    users::Users,
+    node_refs::RefsByNode,
     Addresses,
     BATCH,
     MOST_WORK, //
@@ -165,9 +165,9 @@ enum Head {
 
 /// One process on its way to a file.
 pub(super) struct Listing<'a> {
-    out: &'a mut dyn Write,
+    out: &'a Output<'a>,
     process: &'a Arc<Process>,
-    users: &'a Users,
+    refs: &'a RefsByNode,
     addresses: Addresses,
     /// Show also what is idle.
     whole: bool,
@@ -181,15 +181,15 @@ pub(super) struct Listing<'a> {
 impl<'a> Listing<'a> {
     /// Everything there is.
     pub(super) fn whole(
-        out: &'a mut dyn Write,
+        out: &'a Output<'a>,
         process: &'a Arc<Process>,
-        users: &'a Users,
+        refs: &'a RefsByNode,
         addresses: Addresses,
     ) -> Self {
         Self {
             out,
             process,
-            users,
+            refs,
             addresses,
             whole: true,
             heads: [Some(Head::Process), None],
@@ -200,32 +200,32 @@ impl<'a> Listing<'a> {
 
     /// What is under way.
     pub(super) fn busy(
-        out: &'a mut dyn Write,
+        out: &'a Output<'a>,
         process: &'a Arc<Process>,
-        users: &'a Users,
+        refs: &'a RefsByNode,
         addresses: Addresses,
     ) -> Self {
         Self {
             whole: false,
-            ..Self::whole(out, process, users, addresses)
+            ..Self::whole(out, process, refs, addresses)
         }
     }
 
     /// Writes it.
-    pub(super) fn write(mut self) -> fmt::Result {
+    pub(super) fn print(mut self) {
         let Ok(mut items) = Items::new() else {
-            return writeln!(self.out, "(out of memory)");
+            return seq_print!(self.out, "(out of memory)\n");
         };
         if self.find_buffers().is_err() {
-            writeln!(self.out, "(out of memory: not all buffers are known)")?;
+            seq_print!(self.out, "(out of memory: not all buffers are known)\n");
         }
         if self.whole {
-            self.begin()?;
+            self.begin();
         }
-        self.threads(&mut items)?;
-        self.nodes(&mut items)?;
+        self.threads(&mut items);
+        self.nodes(&mut items);
         if self.whole {
-            self.handles()?;
+            self.handles();
         }
 
         items.clear();
@@ -235,18 +235,17 @@ impl<'a> Listing<'a> {
         let delivered_freeze = !inner.delivered_freezes.is_empty();
         drop(inner);
         self.note_buffers(&items);
-        self.buffers()?;
-        self.items(&items, "  ", "pending transaction", None)?;
+        self.buffers();
+        self.items(&items, "  ", "pending transaction", None);
         items.clear();
         if delivered {
-            self.begin()?;
-            writeln!(self.out, "  has delivered dead binder")?;
+            self.begin();
+            seq_print!(self.out, "  has delivered dead binder\n");
         }
         if delivered_freeze {
-            self.begin()?;
-            writeln!(self.out, "  has delivered freeze binder")?;
+            self.begin();
+            seq_print!(self.out, "  has delivered freeze binder\n");
         }
-        Ok(())
     }
 
     /// Looks at the buffers that user space has: their transactions do not know them any more.
@@ -284,34 +283,33 @@ impl<'a> Listing<'a> {
     }
 
     /// Writes what was held back.
-    fn begin(&mut self) -> fmt::Result {
+    fn begin(&mut self) {
         for head in &mut self.heads {
             match head.take() {
                 None => {}
                 Some(Head::Process) => {
-                    writeln!(self.out, "proc {}", self.process.pid)?;
-                    writeln!(self.out, "context {}", context_name(self.process))?;
+                    seq_print!(self.out, "proc {}\n", self.process.pid);
+                    seq_print!(self.out, "context {}\n", context_name(self.process));
                 }
                 Some(Head::Thread {
                     id,
                     looper,
                     need_return,
-                }) => writeln!(
+                }) => seq_print!(
                     self.out,
                     // Nothing holds on to a thread that has exited but those that have it in hand.
-                    "  thread {}: l {:02x} need_return {} tr 0",
+                    "  thread {}: l {:02x} need_return {} tr 0\n",
                     id,
                     looper,
                     u8::from(need_return)
-                )?,
+                ),
             }
         }
-        Ok(())
     }
 
-    fn threads(&mut self, items: &mut Items) -> fmt::Result {
+    fn threads(&mut self, items: &mut Items) {
         let mut from = Some(i32::MIN);
-        while let Some(key) = from {
+        while let Some(key) = from.filter(|_| !self.out.is_full()) {
             items.clear();
             let mut inner = self.process.inner.lock();
             let Some(cursor) = inner.threads.cursor_lower_bound(&key) else {
@@ -341,24 +339,23 @@ impl<'a> Listing<'a> {
                 need_return: thread.need_return.load(Relaxed),
             });
             if self.whole {
-                self.begin()?;
+                self.begin();
             }
             self.items(
                 items,
                 "    ",
                 "pending transaction",
                 Some((&thread, reply_error)),
-            )?;
+            );
             self.heads[1] = None;
             items.clear();
             from = thread.id.checked_add(1);
         }
-        Ok(())
     }
 
-    fn nodes(&mut self, items: &mut Items) -> fmt::Result {
+    fn nodes(&mut self, items: &mut Items) {
         let mut from = Some(0);
-        while let Some(key) = from {
+        while let Some(key) = from.filter(|_| !self.out.is_full()) {
             items.clear();
             let mut inner = self.process.inner.lock();
             let Some(cursor) = inner.nodes.cursor_lower_bound(&key) else {
@@ -369,17 +366,16 @@ impl<'a> Listing<'a> {
             drop(inner);
             self.note_buffers(items);
             if self.whole || !items.items.is_empty() {
-                self.begin()?;
-                write_node(self.out, &node, self.users, self.addresses)?;
+                self.begin();
+                print_node(self.out, &node, self.refs, self.addresses);
             }
-            self.items(items, "    ", "pending async transaction", None)?;
+            self.items(items, "    ", "pending async transaction", None);
             items.clear();
             from = node.ptr.checked_add(1);
         }
-        Ok(())
     }
 
-    fn handles(&mut self) -> fmt::Result {
+    fn handles(&mut self) {
         struct Line {
             id: u32,
             number: u32,
@@ -390,10 +386,10 @@ impl<'a> Listing<'a> {
         }
 
         let Ok(mut lines) = KVec::with_capacity(BATCH, GFP_KERNEL_ACCOUNT) else {
-            return writeln!(self.out, "  (out of memory)");
+            return seq_print!(self.out, "  (out of memory)\n");
         };
         let mut from = Some(0);
-        while let Some(key) = from {
+        while let Some(key) = from.filter(|_| !self.out.is_full()) {
             let handles = self.process.handles.lock();
             let next = batch(&handles.entries, key, |number, handle| {
                 // There is room for it.
@@ -412,9 +408,9 @@ impl<'a> Listing<'a> {
             });
             drop(handles);
             for line in lines.drain_all() {
-                write!(
+                seq_print!(
                     self.out,
-                    "  ref {}: desc {} {}node {} s {} w {} d ",
+                    "  ref {}: desc {} {}node {} s {} w {} d {}\n",
                     line.id,
                     line.number,
                     if line.node.owner.inner.lock().dead {
@@ -424,19 +420,17 @@ impl<'a> Listing<'a> {
                     },
                     line.node.debug_id,
                     line.strong,
-                    line.weak
-                )?;
-                write_hashed(self.out, line.death)?;
-                writeln!(self.out)?;
+                    line.weak,
+                    Hashed(line.death)
+                );
             }
             from = next;
         }
-        Ok(())
     }
 
-    fn buffers(&mut self) -> fmt::Result {
+    fn buffers(&mut self) {
         let mut offset = 0;
-        loop {
+        while !self.out.is_full() {
             let buffers = self.process.buffers.lock();
             let Some(live) = buffers.at_or_above(offset) else {
                 break;
@@ -458,19 +452,18 @@ impl<'a> Listing<'a> {
                     offsets_size: 0,
                     extra_size: 0,
                 });
-            self.begin()?;
-            writeln!(
+            self.begin();
+            seq_print!(
                 self.out,
-                "  buffer {}: {:x} size {}:{}:{} {}",
+                "  buffer {}: {:x} size {}:{}:{} {}\n",
                 id,
                 at,
                 contents.data_size,
                 contents.offsets_size,
                 contents.extra_size,
                 if over { "delivered" } else { "active" }
-            )?;
+            );
         }
-        Ok(())
     }
 
     fn items(
@@ -479,19 +472,17 @@ impl<'a> Listing<'a> {
         indent: &str,
         pending: &str,
         thread: Option<(&Arc<Thread>, Option<u32>)>,
-    ) -> fmt::Result {
+    ) {
         for item in &items.items {
-            self.begin()?;
-            self.out.write_str(indent)?;
+            self.begin();
+            seq_print!(self.out, "{indent}");
             match item {
-                Item::Outgoing(call) => self.transaction("outgoing transaction", call)?,
-                Item::Incoming(call) => self.transaction("incoming transaction", call)?,
-                Item::Due(Listed::Transaction(due)) => self.transaction(pending, due)?,
+                Item::Outgoing(call) => self.transaction("outgoing transaction", call),
+                Item::Incoming(call) => self.transaction("incoming transaction", call),
+                Item::Due(Listed::Transaction(due)) => self.transaction(pending, due),
                 Item::Due(Listed::Node(node)) => {
-                    write!(self.out, "node work {}: u", node.debug_id)?;
-                    self.addresses.write(self.out, node.ptr)?;
-                    self.out.write_str(" c")?;
-                    self.addresses.write(self.out, node.cookie)?;
+                    let (ptr, cookie) = self.addresses.of_node(node);
+                    seq_print!(self.out, "node work {}: u{ptr} c{cookie}", node.debug_id);
                 }
                 Item::Due(Listed::Code(code)) => {
                     let error = match (code.kind(), thread) {
@@ -502,53 +493,60 @@ impl<'a> Listing<'a> {
                         _ => 0,
                     };
                     if error == 0 {
-                        self.out.write_str("transaction complete")?;
+                        seq_print!(self.out, "transaction complete");
                     } else {
-                        write!(self.out, "transaction error: {error}")?;
+                        seq_print!(self.out, "transaction error: {error}");
                     }
                 }
                 Item::Due(Listed::Death(death)) => {
                     let inner = death.receiver().inner.lock();
                     let cleared = death.kind_ref(&inner).is_clear();
                     drop(inner);
-                    self.out.write_str(if cleared {
-                        "has cleared death notification"
-                    } else {
-                        "has dead binder"
-                    })?;
+                    seq_print!(
+                        self.out,
+                        "{}",
+                        if cleared {
+                            "has cleared death notification"
+                        } else {
+                            "has dead binder"
+                        }
+                    );
                 }
                 Item::Due(Listed::Freeze(freeze)) => {
                     let inner = freeze.receiver().inner.lock();
                     let cleared = freeze.kind_ref(&inner).is_clear();
                     drop(inner);
-                    self.out.write_str(if cleared {
-                        "has cleared freeze notification"
-                    } else {
-                        "has frozen binder"
-                    })?;
+                    seq_print!(
+                        self.out,
+                        "{}",
+                        if cleared {
+                            "has cleared freeze notification"
+                        } else {
+                            "has frozen binder"
+                        }
+                    );
                 }
             }
-            writeln!(self.out)?;
+            seq_print!(self.out, "\n");
         }
         if items.more {
-            self.begin()?;
-            writeln!(self.out, "{indent}(and more)")?;
+            self.begin();
+            seq_print!(self.out, "{indent}(and more)\n");
         }
-        Ok(())
     }
 
-    fn transaction(&mut self, what: &str, transaction: &TransactionRef) -> fmt::Result {
+    fn transaction(&mut self, what: &str, transaction: &TransactionRef) {
         let target = transaction.target();
         let details = transaction.details();
         let known = || self.buffers.get(&transaction.debug_id()).copied();
         let buffer = Contents::of_pending(transaction).or_else(known);
-        write!(self.out, "{what} {}: ", transaction.debug_id())?;
-        // CAST: Widening.
-        write_hashed(self.out, Arc::as_ptr(transaction).addr() as u64)?;
         let oneway = transaction.flags() & TF_ONE_WAY != 0;
-        write!(
+        seq_print!(
             self.out,
-            " from {}:{} to {}:{} code {:x} flags {:x} pri {} a{} r{} elapsed {}ms",
+            "{what} {}: {} from {}:{} to {}:{} code {:x} flags {:x} pri {} a{} r{} elapsed {}ms",
+            transaction.debug_id(),
+            // CAST: Widening.
+            Hashed(Arc::as_ptr(transaction).addr() as u64),
             transaction.sender_pid(),
             details.sender_tid,
             target.pid,
@@ -559,50 +557,51 @@ impl<'a> Listing<'a> {
             u8::from(oneway),
             u8::from(transaction.from().is_none() && !oneway),
             milliseconds_since(transaction.start())
-        )?;
+        );
         match buffer {
-            _ if !Arc::ptr_eq(target, self.process) => Ok(()),
-            Some(buffer) => write!(
+            _ if !Arc::ptr_eq(target, self.process) => {}
+            Some(buffer) => seq_print!(
                 self.out,
                 " node {} size {}:{} offset {:x}",
-                buffer.node, buffer.data_size, buffer.offsets_size, buffer.offset
+                buffer.node,
+                buffer.data_size,
+                buffer.offsets_size,
+                buffer.offset
             ),
-            None => self.out.write_str(" buffer free"),
+            None => seq_print!(self.out, " buffer free"),
         }
     }
 }
 
 /// Writes one node's line.
-pub(super) fn write_node(
-    out: &mut dyn Write,
+pub(super) fn print_node(
+    out: &Output<'_>,
     node: &NodeRef,
-    users: &Users,
+    refs: &RefsByNode,
     addresses: Addresses,
-) -> fmt::Result {
+) {
     let mut inner = node.owner.inner.lock();
     let counts = &node.state(&mut inner).counts;
     let (strong, weak) = counts.told();
     let [handles, strong_handles, local_strong, local_weak] = counts.figures();
     drop(inner);
-    write!(out, "  node {}: u", node.debug_id)?;
-    addresses.write(out, node.ptr)?;
-    out.write_str(" c")?;
-    addresses.write(out, node.cookie)?;
-    write!(
+    let (ptr, cookie) = addresses.of_node(node);
+    seq_print!(
         out,
-        // The last is what holds on to the node for a moment: this listing.
-        " hs {} hw {} ls {} lw {} is {} iw {} tr 1",
+        // The C driver ends this with temporary references; the one listed here is that of this listing.
+        "  node {}: u{ptr} c{cookie} hs {} hw {} ls {} lw {} is {} iw {} tr 1",
+        node.debug_id,
         u8::from(strong),
         u8::from(weak),
         local_strong,
         local_weak,
         strong_handles,
         handles
-    )?;
+    );
     let mut separator = " proc";
-    for pid in users.of(node.debug_id) {
-        write!(out, "{separator} {pid}")?;
+    for pid in refs.of(node.debug_id) {
+        seq_print!(out, "{separator} {pid}");
         separator = "";
     }
-    writeln!(out)
+    seq_print!(out, "\n");
 }

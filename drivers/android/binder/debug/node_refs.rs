@@ -5,27 +5,23 @@
 //!
 //! Nodes do not know that; handles know their nodes. So a listing of nodes begins with a look at all handles.
 
-use core::{
-    cmp::Reverse,
-    fmt::{
-        self,
-        Write, //
-    },
-};
+use core::cmp::Reverse;
 use kernel::{
     prelude::*,
     rbtree::RBTree,
+    seq_print,
     sync::Arc, //
 };
 
 use crate::{
     node::NodeRef,
-    process::Process, //
+    process::Process,
+    sys::seq_file::Output, //
 };
 
 use super::{
     batch,
-    process::write_node,
+    process::print_node,
     Addresses,
     BATCH, //
 };
@@ -34,7 +30,7 @@ use super::{
 const MOST: usize = 1 << 16;
 
 /// All handles, by node.
-pub(super) struct Users {
+pub(super) struct RefsByNode {
     /// The pids of those who have them, by the numbers of node and handle; the youngest handle comes first.
     handles: RBTree<(u32, Reverse<u32>), i32>,
     /// Nodes whose owners are gone, by number.
@@ -43,16 +39,16 @@ pub(super) struct Users {
     incomplete: bool,
 }
 
-impl Users {
+impl RefsByNode {
     /// The handles of `processes`.
     pub(super) fn new<'a>(processes: impl Iterator<Item = &'a Arc<Process>>) -> Self {
-        let mut users = Self {
+        let mut refs = Self {
             handles: RBTree::new(),
             dead: RBTree::new(),
             incomplete: false,
         };
-        users.incomplete = users.look(processes).is_err();
-        users
+        refs.incomplete = refs.look(processes).is_err();
+        refs
     }
 
     fn look<'a>(&mut self, processes: impl Iterator<Item = &'a Arc<Process>>) -> Result {
@@ -98,25 +94,22 @@ impl Users {
     }
 
     /// Lists the nodes whose owners are gone.
-    pub(super) fn write_dead_nodes(
-        &self,
-        out: &mut dyn Write,
-        addresses: Addresses,
-    ) -> fmt::Result {
+    pub(super) fn print_dead_nodes(&self, out: &Output<'_>, addresses: Addresses) {
         let mut head = "dead nodes:\n";
         for node in self.dead.values() {
-            out.write_str(head)?;
+            if out.is_full() {
+                return;
+            }
+            seq_print!(out, "{head}");
             head = "";
-            write_node(out, node, self, addresses)?;
+            print_node(out, node, self, addresses);
         }
-        Ok(())
     }
 
     /// Says so if something is missing.
-    pub(super) fn end(&self, out: &mut dyn Write) -> fmt::Result {
+    pub(super) fn print_end(&self, out: &Output<'_>) {
         if self.incomplete {
-            writeln!(out, "(not all handles were looked at)")?;
+            seq_print!(out, "(not all handles were looked at)\n");
         }
-        Ok(())
     }
 }
