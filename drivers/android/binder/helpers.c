@@ -14,6 +14,7 @@
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/user_namespace.h>
@@ -46,6 +47,11 @@ void binder_rs_set_current_state(unsigned int state)
 void binder_rs_cond_resched(void)
 {
 	cond_resched();
+}
+
+bool binder_rs_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
 }
 
 bool binder_rs_ratelimit(void)

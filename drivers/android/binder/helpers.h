@@ -12,6 +12,7 @@ extern char *binder_rs_lsm_hooks;
 void binder_rs_set_current_state(unsigned int state);
 bool binder_rs_ratelimit(void);
 void binder_rs_cond_resched(void);
+bool binder_rs_fatal_signal_pending(void);
 struct user_namespace *binder_rs_get_user_ns(struct user_namespace *ns);
 void binder_rs_put_user_ns(struct user_namespace *ns);
 

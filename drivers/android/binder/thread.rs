@@ -54,6 +54,7 @@ use crate::{
     sys::{
         helpers::{
             cond_resched,
+            is_killed,
             user_error, //
         },
         nice,
@@ -228,7 +229,7 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not.
+    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not. `EINTR` between two if the thread was killed.
     /// - Of reading: `EAGAIN` if there is nothing and `nonblock`, `EINTR` for a signal, `EFAULT`.
     pub(crate) fn write_read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
         if bwr.write_size > 0 {
@@ -260,6 +261,10 @@ impl Thread {
             // What user space wrote there may lead to commands below the buffer, so this wraps, too.
             let length = LONGEST_COMMAND.wrapping_sub(reader.len()) as u64;
             bwr.write_consumed = bwr.write_consumed.wrapping_add(length);
+            // The buffer can be as large as the address space, with few pages behind it: to carry it out can take days.
+            if is_killed() {
+                return Err(EINTR);
+            }
         }
         Ok(())
     }

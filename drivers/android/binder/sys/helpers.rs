@@ -25,6 +25,7 @@ extern "C" {
     fn binder_rs_set_current_state(state: c_uint);
     fn binder_rs_ratelimit() -> bool;
     fn binder_rs_cond_resched();
+    fn binder_rs_fatal_signal_pending() -> bool;
 }
 
 /// The module parameter `devices=`: names separated by commas.
@@ -66,6 +67,12 @@ pub(crate) fn set_current_state(state: u32) {
 pub(crate) fn cond_resched() {
     // SAFETY: Called where sleeping is allowed: in a system call or a work item, with no lock held.
     unsafe { binder_rs_cond_resched() };
+}
+
+/// Whether the current thread was killed: it does not return to user space any more.
+pub(crate) fn is_killed() -> bool {
+    // SAFETY: The function has no requirements.
+    unsafe { binder_rs_fatal_signal_pending() }
 }
 
 /// Whether another line about a user's mistake may be printed now.

@@ -37,6 +37,8 @@ differences! {
     ParentAtZero = "parent-at-zero",
     /// Whether a process that is killed while it talks can leave a node behind.
     KilledNode = "killed-node",
+    /// Whether a thread that is killed carries out the rest of its commands.
+    KilledWriter = "killed-writer",
     /// Whose pid is meant by who freezes a process.
     FreezeNamespace = "freeze-namespace",
     /// Which processes can be frozen from a device.

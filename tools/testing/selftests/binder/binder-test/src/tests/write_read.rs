@@ -28,6 +28,8 @@ use crate::env::Env;
 use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Peer;
+use crate::fixture::become_manager;
+use crate::fixture::until;
 use crate::fixture::until_in_ioctl;
 use crate::hostile;
 use crate::hostile::Arena;
@@ -63,6 +65,7 @@ tests! { Core, "write_read":
     signal_after_a_write_keeps_what_was_written,
     signal_while_a_call_is_out,
     killed_in_a_read,
+    killed_in_a_write,
 }
 
 /// An ioctl with addresses that need not be good.
@@ -525,4 +528,41 @@ fn killed_in_a_read(env: &Env) {
         peer.kill();
     }
     Pair::new(env).check();
+}
+
+/// The time that a process has spent in the kernel, in ticks.
+fn system_time(pid: i32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process is there");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name");
+    fields.split(' ').nth(12).expect("a time").parse().expect("a number")
+}
+
+fn killed_in_a_write(env: &Env) {
+    // So many that the process is killed long before they are carried out.
+    const COMMANDS: usize = 16 << 20;
+
+    let mut manager = End::open(env);
+    become_manager(manager.binder());
+    let mut peer = Peer::start(env, |env, line| {
+        let end = End::open(env);
+        let empty = Parcel::new();
+        let call = Call::new(0, 1, &empty).with_flags(uapi::TF_ONE_WAY);
+        let mut last = Commands::new();
+        last.command(uapi::BC_TRANSACTION, &call.data());
+        let mut commands = uapi::BC_ENTER_LOOPER.to_ne_bytes().repeat(COMMANDS);
+        commands.extend_from_slice(last.bytes());
+        line.say(0).expect("the test is there");
+        let _ = end.binder().write_read(&commands, &mut []);
+        // Nothing but the kill ends this process.
+        let _ = line.hear();
+    });
+    peer.hear();
+    let before = system_time(peer.pid());
+    until(|| system_time(peer.pid()) > before + 2);
+    peer.kill();
+    let got = manager.drain();
+    match env.driver(Difference::KilledWriter) {
+        Driver::Ours => assert_eq!(got, []),
+        Driver::C => assert!(matches!(got[..], [Return::Transaction(_)]), "not the call: {got:x?}"),
+    }
 }
