@@ -142,12 +142,10 @@ impl Context {
             let node = process.node_for(ptr, cookie, flags)?;
             let mut manager = self.manager.lock();
             let mut inner = process.inner.lock();
-            let state = node.state(&mut inner);
-            if state.forgotten {
+            if !node.become_manager(&mut inner) {
                 // Another thread has just given up the last reference to it. The next one is a new node.
                 continue;
             }
-            state.counts.become_manager();
             drop(inner);
             self.manager_key.store(Arc::as_ptr(&node).addr(), Relaxed);
             manager.node = Some(node);
@@ -166,7 +164,7 @@ impl Context {
         let mut manager = self.manager.lock();
         let node = manager
             .node
-            .take_if(|node| Arc::ptr_eq(&node.owner, process));
+            .take_if(|node| Arc::ptr_eq(node.owner(), process));
         if node.is_some() {
             self.manager_key.store(0, Relaxed);
         }

@@ -83,7 +83,7 @@ impl Kind for Death {
     }
 
     fn requests<'a>(node: &'a Node, owner: &'a mut ProcessInner) -> &'a mut Requests<Self> {
-        &mut node.state(owner).deaths
+        node.deaths(owner)
     }
 
     fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>> {

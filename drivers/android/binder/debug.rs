@@ -147,7 +147,7 @@ impl Addresses {
 
     /// A node's address and cookie.
     fn of_node(self, node: &NodeRef) -> (Address, Address) {
-        (self.of(node.ptr), self.of(node.cookie))
+        (self.of(node.ptr()), self.of(node.cookie()))
     }
 }
 

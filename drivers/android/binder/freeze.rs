@@ -202,7 +202,7 @@ impl Kind for Freeze {
     }
 
     fn requests<'a>(node: &'a Node, owner: &'a mut ProcessInner) -> &'a mut Requests<Self> {
-        &mut node.state(owner).freezes
+        node.freezes(owner)
     }
 
     fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>> {
@@ -391,14 +391,14 @@ impl Process {
             let mut after = 0;
             loop {
                 let mut inner = self.inner.lock();
-                let Some((request, behind)) = node.state(&mut inner).freezes.next(after) else {
+                let Some((request, behind)) = node.freezes(&mut inner).next(after) else {
                     break;
                 };
                 drop(inner);
                 announce(&request, news);
                 after = behind;
             }
-            let Some(following) = node.ptr.checked_add(1) else {
+            let Some(following) = node.ptr().checked_add(1) else {
                 break;
             };
             next = following;

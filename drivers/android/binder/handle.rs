@@ -264,8 +264,8 @@ impl Process {
             return Err(EINVAL);
         }
         let node = &handle.node;
-        let mut inner = node.owner.inner.lock();
-        Ok(node.state(&mut inner).counts.totals())
+        let inner = node.owner().inner.lock();
+        Ok(node.counts(&inner).totals())
     }
 
     /// No handle changes from now on; what still refers to one need not be given back.

@@ -7,7 +7,10 @@
 
 use kernel::{
     prelude::*,
-    rbtree::RBTreeNodeReservation,
+    rbtree::{
+        RBTree,
+        RBTreeNodeReservation, //
+    },
     sync::{
         Arc,
         LockedBy, //
@@ -16,8 +19,12 @@ use kernel::{
 
 use crate::{
     counts::Counts,
-    death::Death,
+    death::{
+        self,
+        Death, //
+    },
     defs::{
+        NodeDebugInfo,
         NodeReturn,
         PtrCookie,
         BR_ACQUIRE,
@@ -27,7 +34,11 @@ use crate::{
     },
     freeze::Freeze,
     notification::Requests,
-    oneway::OnewayQueue,
+    oneway::{
+        OnewayQueue,
+        UpdateKind,
+        UpdateSlots, //
+    },
     process::{
         InnerGuard,
         Process,
@@ -35,50 +46,74 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     stats::CountedNode,
-    sys::helpers::next_debug_id,
+    sys::helpers::{
+        cond_resched,
+        next_debug_id, //
+    },
     thread::Thread,
     todo::{
         Delivered,
         Home,
         Listed,
         Queued,
-        Work, //
+        Work,
+        WorkArc, //
     },
+    transaction::Transaction, //
 };
 
-/// An object that others can call, or refer to.
+/// An object that its owner offers to other processes.
 pub(crate) struct Node {
-    pub(crate) debug_id: u32,
+    debug_id: u32,
     /// The owner's name for it, unique in the owner.
-    pub(crate) ptr: u64,
+    ptr: u64,
     /// The owner's companion to that.
-    pub(crate) cookie: u64,
+    cookie: u64,
     /// `FLAT_BINDER_FLAG_*`, as of its first appearance.
-    pub(crate) flags: u32,
-    pub(crate) owner: Arc<Process>,
-    pub(crate) home: Home,
-    pub(crate) inner: LockedBy<NodeInner, ProcessInner>,
-    pub(crate) _counted: CountedNode,
+    flags: u32,
+    owner: Arc<Process>,
+    home: Home,
+    inner: LockedBy<NodeInner, ProcessInner>,
+    _counted: CountedNode,
 }
 
 /// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
 pub(crate) type NodeRef = Arc<Queued<Node>>;
 
 /// The part of a node that its owner's [`Process::inner`] guards.
-pub(crate) struct NodeInner {
-    pub(crate) counts: Counts,
+struct NodeInner {
+    counts: Counts,
     /// While the node is queued: the thread whose work it is among, or `None` for the owner's common work.
-    pub(crate) queued_for: Option<i32>,
+    queued_for: Option<i32>,
     /// It is no longer in its owner's table, and is not told of any more.
-    pub(crate) forgotten: bool,
+    forgotten: bool,
     /// A one-way call to this node is with a thread, or on its way there.
-    pub(crate) oneway_active: bool,
+    oneway_active: bool,
     /// The one-way calls behind it.
-    pub(crate) oneway: OnewayQueue,
+    oneway: OnewayQueue,
     /// Requests to be told of the owner's death.
-    pub(crate) deaths: Requests<Death>,
+    deaths: Requests<Death>,
     /// Requests to be told when the owner is frozen or thawed.
-    pub(crate) freezes: Requests<Freeze>,
+    freezes: Requests<Freeze>,
+}
+
+/// What a one-way call with `TF_UPDATE_TXN` brings along.
+pub(crate) struct Update {
+    pub(crate) kind: UpdateKind,
+    pub(crate) slots: UpdateSlots,
+    /// The call takes the place of an earlier one like it.
+    pub(crate) replaces: bool,
+}
+
+/// When a one-way call is handed out.
+pub(crate) enum OnewayTurn {
+    /// At once.
+    Now(WorkArc<Transaction>),
+    /// When those before it have ended.
+    Later {
+        /// The earlier call whose place it took. It is dropped after the lock.
+        outdated: Option<WorkArc<Transaction>>,
+    },
 }
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
@@ -91,9 +126,97 @@ pub(crate) struct LocalNode {
 }
 
 impl Node {
+    /// The node's number in logs.
+    #[inline]
+    pub(crate) fn debug_id(&self) -> u32 {
+        self.debug_id
+    }
+
+    /// The owner's name for the node.
+    #[inline]
+    pub(crate) fn ptr(&self) -> u64 {
+        self.ptr
+    }
+
+    /// The owner's companion to that.
+    #[inline]
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// `FLAT_BINDER_FLAG_*`, as of the first time that the node was sent.
+    #[inline]
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The process that offers the node.
+    #[inline]
+    pub(crate) fn owner(&self) -> &Arc<Process> {
+        &self.owner
+    }
+
+    /// The counts of references, for looking.
+    pub(crate) fn counts<'a>(&'a self, owner: &'a ProcessInner) -> &'a Counts {
+        &self.inner.access(owner).counts
+    }
+
+    /// The node becomes a context manager's. Returns `false`, and does nothing, if the node was forgotten.
+    #[must_use]
+    pub(crate) fn become_manager(&self, owner: &mut ProcessInner) -> bool {
+        let state = self.state(owner);
+        if !state.forgotten {
+            state.counts.become_manager();
+        }
+        !state.forgotten
+    }
+
+    /// The requests for death notifications.
+    pub(crate) fn deaths<'a>(&'a self, owner: &'a mut ProcessInner) -> &'a mut Requests<Death> {
+        &mut self.state(owner).deaths
+    }
+
+    /// The requests for freeze notifications.
+    pub(crate) fn freezes<'a>(&'a self, owner: &'a mut ProcessInner) -> &'a mut Requests<Freeze> {
+        &mut self.state(owner).freezes
+    }
+
+    /// The one-way calls that wait behind the one that a thread works on, in order.
+    pub(crate) fn pending_oneway<'a>(
+        &'a self,
+        owner: &'a ProcessInner,
+    ) -> impl Iterator<Item = Arc<Queued<dyn Work>>> + 'a {
+        self.inner.access(owner).oneway.iter()
+    }
+
+    /// A one-way call to the node is sent. One-way calls to a node are handed out one at a time, so the call may have to
+    /// wait. With `update`, it may take the place of an earlier one.
+    pub(crate) fn send_oneway(
+        &self,
+        owner: &mut ProcessInner,
+        work: WorkArc<Transaction>,
+        update: Option<Update>,
+    ) -> OnewayTurn {
+        let state = self.state(owner);
+        if !core::mem::replace(&mut state.oneway_active, true) {
+            return OnewayTurn::Now(work);
+        }
+        let mut outdated = None;
+        match update {
+            Some(update) => {
+                if update.replaces {
+                    outdated = state.oneway.take_update(update.kind);
+                }
+                state.oneway.push_update(update.kind, work, update.slots);
+            }
+            None => state.oneway.push_back(work),
+        }
+        OnewayTurn::Later { outdated }
+    }
+
     /// The node's guarded part.
     #[inline]
-    pub(crate) fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut NodeInner {
+    fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut NodeInner {
         self.inner.access_mut(inner)
     }
 
@@ -385,6 +508,65 @@ impl Drop for StrongNode {
 }
 
 impl Process {
+    /// The nodes have no owner any more. Returns them, with the one-way transactions that wait for them.
+    pub(crate) fn release_nodes(&self) -> RBTree<u64, NodeRef> {
+        let mut inner = self.inner.lock();
+        let nodes = core::mem::take(&mut inner.nodes);
+        drop(inner);
+        for node in nodes.values() {
+            let mut inner = self.inner.lock();
+            let state = node.state(&mut inner);
+            state.counts.forget_owner();
+            let deaths = core::mem::replace(&mut state.deaths, Requests::new());
+            let freezes = core::mem::replace(&mut state.freezes, Requests::new());
+            drop(inner);
+            drop(freezes);
+            for request in deaths.iter() {
+                death::announce(request);
+                cond_resched();
+            }
+        }
+        nodes
+    }
+
+    /// Cancels the one-way transactions that wait for `nodes`, which were this process's.
+    pub(crate) fn cancel_oneway(&self, nodes: &RBTree<u64, NodeRef>) {
+        for node in nodes.values() {
+            loop {
+                let mut inner = self.inner.lock();
+                let work = node.state(&mut inner).oneway.pop_front();
+                drop(inner);
+                let Some(work) = work else { break };
+                work.into_arc().cancel();
+                cond_resched();
+            }
+        }
+    }
+
+    /// `BINDER_GET_NODE_DEBUG_INFO`: about the first node beyond `ptr`; zeroes if there is none.
+    pub(crate) fn node_debug_info(&self, ptr: u64) -> NodeDebugInfo {
+        let mut info = NodeDebugInfo::default();
+        let Some(from) = ptr.checked_add(1) else {
+            return info;
+        };
+        let inner = self.inner.lock();
+        let node = inner
+            .nodes
+            .cursor_lower_bound(&from)
+            .map(|cursor| cursor.current().1.clone());
+        if let Some(node) = &node {
+            let (strong, weak) = node.counts(&inner).told();
+            info = NodeDebugInfo {
+                ptr: node.ptr,
+                cookie: node.cookie,
+                has_strong_ref: u32::from(strong),
+                has_weak_ref: u32::from(weak),
+            };
+        }
+        drop(inner);
+        info
+    }
+
     /// `BC_INCREFS_DONE` and `BC_ACQUIRE_DONE`.
     ///
     /// # Errors

@@ -204,7 +204,7 @@ impl<K: Kind> Notification<K> {
 
 /// The handle that `notification` was requested for is gone, or its process. Nothing is told any more.
 pub(crate) fn cancel<K: Kind>(notification: &NotificationArc<K>, node: &NodeRef) {
-    let mut inner = node.owner.inner.lock();
+    let mut inner = node.owner().inner.lock();
     let listed = K::requests(node, &mut inner).remove(notification);
     drop(inner);
     drop(listed);
@@ -257,7 +257,7 @@ impl Process {
         }
         *slot = Some(notification.clone());
         let node = entry.node.clone();
-        let mut inner = node.owner.inner.lock();
+        let mut inner = node.owner().inner.lock();
         let seen = if inner.dead {
             None
         } else {
@@ -308,7 +308,7 @@ impl Thread {
             });
         };
         let node = entry.node.clone();
-        let mut inner = node.owner.inner.lock();
+        let mut inner = node.owner().inner.lock();
         let listed = K::requests(&node, &mut inner).remove(&notification);
         drop(inner);
         drop(listed);

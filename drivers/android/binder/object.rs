@@ -325,7 +325,7 @@ impl<'a> Filler<'a> {
                 .local_node(object.handle(), strong)
                 .map_err(|e| (e, "no such handle"))?;
             may_transfer(sender, &receiver)?;
-            if Arc::ptr_eq(&local.node().owner, &receiver) {
+            if Arc::ptr_eq(local.node().owner(), &receiver) {
                 self.give_node(local, object)
             } else {
                 self.give_handle(local.node(), strong, object, None)
@@ -370,8 +370,8 @@ impl<'a> Filler<'a> {
                 BINDER_TYPE_WEAK_BINDER
             },
             flags: object.flags,
-            binder: node.ptr,
-            cookie: node.cookie,
+            binder: node.ptr(),
+            cookie: node.cookie(),
         };
         self.buffer
             .add_object(ObjectRef::Node(local))

@@ -36,10 +36,7 @@ use kernel::{
 use crate::{
     buffer::Held,
     context::Context,
-    death::{
-        self,
-        Death, //
-    },
+    death::Death,
     defs::*,
     freeze::{
         Freeze,
@@ -47,10 +44,7 @@ use crate::{
     },
     handle::Handles,
     node::NodeRef,
-    notification::{
-        Notification,
-        Requests, //
-    },
+    notification::Notification,
     page_range::PageRange,
     range_alloc::RangeAllocator,
     registry,
@@ -326,30 +320,6 @@ impl Process {
         }
     }
 
-    /// `BINDER_GET_NODE_DEBUG_INFO`: about the first node beyond `ptr`; zeroes if there is none.
-    fn node_debug_info(&self, ptr: u64) -> NodeDebugInfo {
-        let mut info = NodeDebugInfo::default();
-        let Some(from) = ptr.checked_add(1) else {
-            return info;
-        };
-        let mut inner = self.inner.lock();
-        let node = inner
-            .nodes
-            .cursor_lower_bound(&from)
-            .map(|cursor| cursor.current().1.clone());
-        if let Some(node) = &node {
-            let (strong, weak) = node.state(&mut inner).counts.told();
-            info = NodeDebugInfo {
-                ptr: node.ptr,
-                cookie: node.cookie,
-                has_strong_ref: u32::from(strong),
-                has_weak_ref: u32::from(weak),
-            };
-        }
-        drop(inner);
-        info
-    }
-
     /// `BINDER_GET_NODE_INFO_FOR_REF`.
     ///
     /// # Errors
@@ -368,7 +338,7 @@ impl Process {
             return Err(EINVAL);
         }
         let manager = self.context.manager_node_ref().ok_or(EPERM)?;
-        if !Arc::ptr_eq(&manager.owner, self) {
+        if !Arc::ptr_eq(manager.owner(), self) {
             return Err(EPERM);
         }
         let (strong, weak) = self.totals_of_handle(asked.handle)?;
@@ -531,16 +501,7 @@ impl Process {
 
         let nodes = self.release_nodes();
         self.close_handles();
-        for node in nodes.values() {
-            loop {
-                let mut inner = self.inner.lock();
-                let work = node.state(&mut inner).oneway.pop_front();
-                drop(inner);
-                let Some(work) = work else { break };
-                work.into_arc().cancel();
-                cond_resched();
-            }
-        }
+        self.cancel_oneway(&nodes);
         drop(nodes);
         loop {
             let work = self.inner.lock().work.pop_front();
@@ -554,26 +515,5 @@ impl Process {
         self.release_buffers();
         registry::remove(self);
         stats::OF_DEAD_PROCESSES.add(&self.stats);
-    }
-
-    /// The nodes have no owner any more; returns them, with the one-way transactions that wait for them.
-    fn release_nodes(&self) -> RBTree<u64, NodeRef> {
-        let mut inner = self.inner.lock();
-        let nodes = core::mem::take(&mut inner.nodes);
-        drop(inner);
-        for node in nodes.values() {
-            let mut inner = self.inner.lock();
-            let state = node.state(&mut inner);
-            state.counts.forget_owner();
-            let deaths = core::mem::replace(&mut state.deaths, Requests::new());
-            let freezes = core::mem::replace(&mut state.freezes, Requests::new());
-            drop(inner);
-            drop(freezes);
-            for request in deaths.iter() {
-                death::announce(request);
-                cond_resched();
-            }
-        }
-        nodes
     }
 }

@@ -42,7 +42,11 @@ use crate::{
         Failure, //
     },
     level::Level,
-    node::StrongNode,
+    node::{
+        OnewayTurn,
+        StrongNode,
+        Update, //
+    },
     object,
     oneway::UpdateSlots,
     process::{
@@ -195,7 +199,7 @@ impl Outgoing<'_> {
     ) -> Result<(Buffer, OnewayCalls), Failure> {
         let data = &self.message.data;
         let context = match &node {
-            Some(node) if node.node().flags & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
+            Some(node) if node.node().flags() & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
                 let id = self.thread.process.cred.get_secid();
                 let context =
                     SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
@@ -419,7 +423,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
             error: EINVAL,
             ..dead("no context manager")
         })?;
-        if node.node().owner.pid == process.pid {
+        if node.node().owner().pid == process.pid {
             return Err(failed(EINVAL, "context manager called itself"));
         }
         node
@@ -435,8 +439,8 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
             }
         })?
     };
-    let target = node.node().owner.clone();
-    record.node = node.node().debug_id;
+    let target = node.node().owner().clone();
+    record.node = node.node().debug_id();
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
@@ -448,7 +452,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
         thread,
         message,
         target,
-        accepts_fds: node.node().flags & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
+        accepts_fds: node.node().flags() & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
     };
     if data.flags & TF_ONE_WAY != 0 {
         call_oneway(&outgoing, node, record)
@@ -487,30 +491,26 @@ fn call_oneway(
     }
     let is_frozen = inner.freezing.oneway_came();
     record.waits_frozen = is_frozen;
-    let state = node_ref.state(&mut inner);
-    let mut superseded = None;
-    let waits = core::mem::replace(&mut state.oneway_active, true);
-    if waits {
-        match slots {
-            Some(slots) => {
-                let kind = transaction.update_kind();
-                if is_frozen {
-                    superseded = state.oneway.take_update(kind);
-                }
-                state.oneway.push_update(kind, work, slots);
+    let update = slots.map(|slots| Update {
+        kind: transaction.update_kind(),
+        slots,
+        replaces: is_frozen,
+    });
+    transaction.count(&mut inner);
+    let outdated = match node_ref.send_oneway(&mut inner, work, update) {
+        OnewayTurn::Now(work) => {
+            target.push_to_idle(&mut inner, work, false);
+            None
+        }
+        OnewayTurn::Later { outdated } => {
+            if outdated.is_some() {
+                target.transaction_ended(&mut inner);
             }
-            None => state.oneway.push_back(work),
+            outdated
         }
-        transaction.count(&mut inner);
-        if superseded.is_some() {
-            target.transaction_ended(&mut inner);
-        }
-    } else {
-        transaction.count(&mut inner);
-        target.push_to_idle(&mut inner, work, false);
-    }
+    };
     drop(inner);
-    drop(superseded);
+    drop(outdated);
 
     let mut inner = thread.process.inner.lock();
     if is_frozen {

@@ -375,7 +375,7 @@ impl Thread {
         } else {
             None
         };
-        let own = |node: &NodeRef| Arc::ptr_eq(&node.owner, process);
+        let own = |node: &NodeRef| Arc::ptr_eq(node.owner(), process);
         let is_own = manager.as_ref().is_some_and(own);
         let result = match manager {
             Some(_) if is_own => Err(EINVAL),

@@ -380,7 +380,9 @@ impl Transaction {
     /// What the receiver reads.
     fn describe(&self, buffer: &Buffer) -> Result<TransactionData> {
         let (data_size, offsets_size) = buffer.sizes()?;
-        let (target, cookie) = buffer.node().map_or((0, 0), |node| (node.ptr, node.cookie));
+        let (target, cookie) = buffer
+            .node()
+            .map_or((0, 0), |node| (node.ptr(), node.cookie()));
         let sender_pid = match &self.from {
             Some(from) if !from.exited() => {
                 let current = current!();
@@ -463,7 +465,7 @@ unsafe impl Work for Transaction {
         let is_reply = match buffer.node() {
             Some(node) => {
                 // CAST: Eight bits.
-                let min_nice = (node.flags & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32;
+                let min_nice = (node.flags() & FLAT_BINDER_FLAG_PRIORITY_MASK) as i32;
                 nice::set(self.handler_nice(sender_nice, min_nice, nice::current()));
                 false
             }
@@ -499,7 +501,7 @@ unsafe impl Work for Transaction {
         descriptors.install();
         trace::transaction_received(
             self.debug_id,
-            buffer.node().map_or(0, |node| node.debug_id),
+            buffer.node().map_or(0, |node| node.debug_id()),
             thread.process.pid,
             thread.id,
             is_reply,

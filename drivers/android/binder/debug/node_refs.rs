@@ -68,13 +68,16 @@ impl RefsByNode {
                     return Err(ENOSPC);
                 }
                 for (handle, node) in found.drain_all() {
-                    let key = (node.debug_id, Reverse(handle));
+                    let key = (node.debug_id(), Reverse(handle));
                     self.handles
                         .try_create_and_insert(key, process.pid, GFP_KERNEL_ACCOUNT)?;
-                    let is_dead = node.owner.inner.lock().dead;
+                    let is_dead = node.owner().inner.lock().dead;
                     if is_dead {
-                        self.dead
-                            .try_create_and_insert(node.debug_id, node, GFP_KERNEL_ACCOUNT)?;
+                        self.dead.try_create_and_insert(
+                            node.debug_id(),
+                            node,
+                            GFP_KERNEL_ACCOUNT,
+                        )?;
                     }
                 }
             }

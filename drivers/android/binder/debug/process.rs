@@ -137,7 +137,7 @@ impl Contents {
     fn new(id: u32, held: &Held) -> Self {
         Self {
             id,
-            node: held.node.as_ref().map_or(0, |node| node.node().debug_id),
+            node: held.node.as_ref().map_or(0, |node| node.node().debug_id()),
             offset: held.offset,
             data_size: held.data_size,
             offsets_size: held.offsets_size,
@@ -357,12 +357,12 @@ impl<'a> Listing<'a> {
         let mut from = Some(0);
         while let Some(key) = from.filter(|_| !self.out.is_full()) {
             items.clear();
-            let mut inner = self.process.inner.lock();
+            let inner = self.process.inner.lock();
             let Some(cursor) = inner.nodes.cursor_lower_bound(&key) else {
                 break;
             };
             let node = cursor.current().1.clone();
-            items.add_all(node.state(&mut inner).oneway.iter());
+            items.add_all(node.pending_oneway(&inner));
             drop(inner);
             self.note_buffers(items);
             if self.whole || !items.items.is_empty() {
@@ -371,7 +371,7 @@ impl<'a> Listing<'a> {
             }
             self.items(items, "    ", "pending async transaction", None);
             items.clear();
-            from = node.ptr.checked_add(1);
+            from = node.ptr().checked_add(1);
         }
     }
 
@@ -413,12 +413,12 @@ impl<'a> Listing<'a> {
                     "  ref {}: desc {} {}node {} s {} w {} d {}\n",
                     line.id,
                     line.number,
-                    if line.node.owner.inner.lock().dead {
+                    if line.node.owner().inner.lock().dead {
                         "dead "
                     } else {
                         ""
                     },
-                    line.node.debug_id,
+                    line.node.debug_id(),
                     line.strong,
                     line.weak,
                     Hashed(line.death)
@@ -482,7 +482,7 @@ impl<'a> Listing<'a> {
                 Item::Due(Listed::Transaction(due)) => self.transaction(pending, due),
                 Item::Due(Listed::Node(node)) => {
                     let (ptr, cookie) = self.addresses.of_node(node);
-                    seq_print!(self.out, "node work {}: u{ptr} c{cookie}", node.debug_id);
+                    seq_print!(self.out, "node work {}: u{ptr} c{cookie}", node.debug_id());
                 }
                 Item::Due(Listed::Code(code)) => {
                     let error = match (code.kind(), thread) {
@@ -580,8 +580,8 @@ pub(super) fn print_node(
     refs: &RefsByNode,
     addresses: Addresses,
 ) {
-    let mut inner = node.owner.inner.lock();
-    let counts = &node.state(&mut inner).counts;
+    let inner = node.owner().inner.lock();
+    let counts = node.counts(&inner);
     let (strong, weak) = counts.told();
     let [handles, strong_handles, local_strong, local_weak] = counts.figures();
     drop(inner);
@@ -590,7 +590,7 @@ pub(super) fn print_node(
         out,
         // The C driver ends this with temporary references; the one listed here is that of this listing.
         "  node {}: u{ptr} c{cookie} hs {} hw {} ls {} lw {} is {} iw {} tr 1",
-        node.debug_id,
+        node.debug_id(),
         u8::from(strong),
         u8::from(weak),
         local_strong,
@@ -599,7 +599,7 @@ pub(super) fn print_node(
         handles
     );
     let mut separator = " proc";
-    for pid in refs.of(node.debug_id) {
+    for pid in refs.of(node.debug_id()) {
         seq_print!(out, "{separator} {pid}");
         separator = "";
     }
