@@ -13,6 +13,8 @@ use std::ops::DerefMut;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use binder_client::Binder;
@@ -489,6 +491,31 @@ impl Peer {
     pub fn join(mut self) {
         let status = self.child.wait();
         assert!(matches!(status, Ok(WaitStatus::Exited(_, 0))), "the other process failed: {status:?}");
+    }
+}
+
+/// Has two threads on two processors begin something at the same time.
+#[derive(Debug, Default)]
+pub struct Meeting {
+    is_there: AtomicBool,
+    has_begun: AtomicBool,
+}
+
+impl Meeting {
+    /// The other thread begins.
+    pub fn wait(&self) {
+        self.is_there.store(true, Ordering::Release);
+        while !self.has_begun.swap(false, Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Waits until the other thread waits, and begins.
+    pub fn begin(&self) {
+        while !self.is_there.swap(false, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        self.has_begun.store(true, Ordering::Release);
     }
 }
 

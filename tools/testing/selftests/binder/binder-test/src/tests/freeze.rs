@@ -2,6 +2,7 @@
 
 //! Frozen processes: who may call them, what is kept for them, and who is told.
 
+use std::sync::Arc;
 use std::sync::mpsc;
 
 use binder_client::Binder;
@@ -25,6 +26,7 @@ use crate::differences::Difference;
 use crate::env::Driver;
 use crate::env::Env;
 use crate::fixture::End;
+use crate::fixture::Meeting;
 use crate::fixture::Peer;
 use crate::fixture::Registry;
 use crate::fixture::until;
@@ -40,15 +42,18 @@ tests! { Interface, "freeze":
     one_way_calls_wait_until_it_thaws,
     later_one_way_call_takes_the_place_of_an_earlier,
     call_that_is_out_keeps_it_from_freezing,
+    call_of_its_own_keeps_it_from_freezing,
     freezing_waits_for_calls_that_are_out,
     freezing_goes_on_after_a_signal,
     thaw_ends_a_freezing_that_waits,
     freezing_that_fails_leaves_another_one_waiting,
     freezing_that_was_overtaken_counts_no_more,
     notification_is_true_in_the_end,
+    notification_of_many_is_true_in_the_end,
     what_a_frozen_process_was_sent_is_known,
     notification_tells_the_state_and_its_changes,
     notification_is_told_once_at_a_time,
+    notifications_with_one_cookie_are_acknowledged_in_turn,
     notification_cleared,
     notification_requests_that_make_no_sense,
     frozen_process_that_dies,
@@ -267,6 +272,39 @@ fn call_that_is_out_keeps_it_from_freezing(env: &Env) {
     assert_eq!(scene.freeze(1, 0), Ok(()));
 }
 
+/// A process that waits for the reply to a call of its own cannot be frozen.
+fn call_of_its_own_keeps_it_from_freezing(env: &Env) {
+    let registry = Registry::start(env);
+    let mut end = End::open(env).enter();
+    registry.put(&mut end, 1, object::binder(8, 8));
+    let peer = Peer::start(env, |env, line| {
+        let mut end = End::open(env);
+        let handle = registry.get(&mut end, 1);
+        end.start(Call::new(handle, 7, &Parcel::new()));
+        line.say(0).expect("the test is there");
+        let _ = line.hear();
+        let reply = end.expect_reply();
+        end.give_back(&reply);
+        line.say(0).expect("the test is there");
+        let _ = line.hear();
+    });
+    peer.hear();
+    let binder = end.binder().clone();
+    let freeze = || {
+        let mut info = FreezeInfo { pid: peer.pid() as u32, enable: 1, timeout_ms: 0 };
+        binder.ioctl(uapi::BINDER_FREEZE, &mut info)
+    };
+    assert_eq!(freeze(), Err(Errno::EAGAIN));
+    let received = end.expect_transaction();
+    end.give_back(&received);
+    end.answer(&Parcel::new());
+    peer.say(0);
+    peer.hear();
+    assert_eq!(freeze(), Ok(0));
+    peer.say(0);
+    peer.join();
+}
+
 fn freezing_waits_for_calls_that_are_out(env: &Env) {
     let mut scene = Scene::new(env);
     scene.client.start(Call::new(scene.handle, 3, &Parcel::new()));
@@ -334,23 +372,28 @@ impl Scene {
         self.peer.hear();
     }
 
-    /// Reads and acknowledges freeze notifications until there are no more; what they said.
+    /// As [`told`], of the client.
     fn told(&mut self) -> Vec<u32> {
-        let mut told = Vec::new();
-        loop {
-            let returns = self.client.drain();
-            let news = returns.iter().filter_map(|ret| match ret {
-                Return::FrozenBinder(info) => Some(info.is_frozen),
-                _ => None,
-            });
-            let before = told.len();
-            told.extend(news);
-            if told.len() == before {
-                return told;
-            }
-            self.client.queue().freeze_done(COOKIE);
-            self.client.flush().expect("BC_FREEZE_NOTIFICATION_DONE");
+        told(&mut self.client)
+    }
+}
+
+/// Reads and acknowledges freeze notifications until there are no more; what they said.
+fn told(end: &mut End) -> Vec<u32> {
+    let mut told = Vec::new();
+    loop {
+        let returns = end.drain();
+        let news = returns.iter().filter_map(|ret| match ret {
+            Return::FrozenBinder(info) => Some(info.is_frozen),
+            _ => None,
+        });
+        let before = told.len();
+        told.extend(news);
+        if told.len() == before {
+            return told;
         }
+        end.queue().freeze_done(COOKIE);
+        end.flush().expect("BC_FREEZE_NOTIFICATION_DONE");
     }
 }
 
@@ -471,6 +514,62 @@ fn notification_is_true_in_the_end(env: &Env) {
     freezer.join().expect("the freezer is well");
 }
 
+/// One thread freezes while another one thaws. Each tells all holders, and one may overtake the other on the way: what
+/// each holder is told last is true nevertheless.
+fn notification_of_many_is_true_in_the_end(env: &Env) {
+    const HOLDERS: usize = 100;
+
+    if env.driver(Difference::OvertakenFreeze) == Driver::C {
+        env.skip("what is told last may be what was so before");
+    }
+    let mut scene = Scene::new(env);
+    let rounds = if env.thorough { 500 } else { 50 };
+    let mut holders: Vec<End> = (0..HOLDERS)
+        .map(|_| {
+            let mut end = End::open(env).enter();
+            let handle = scene.registry.get(&mut end, 1);
+            end.queue().request_freeze(handle, COOKIE);
+            end.flush().expect("BC_REQUEST_FREEZE_NOTIFICATION");
+            assert_eq!(told(&mut end), [0]);
+            end
+        })
+        .collect();
+    for round in 0..rounds {
+        let meeting = Arc::new(Meeting::default());
+        let freezer = |enable| {
+            let (binder, pid, meeting) = (scene.client.binder().clone(), scene.peer.pid() as u32, meeting.clone());
+            move || {
+                let mut info = FreezeInfo { pid, enable, timeout_ms: 0 };
+                if enable == round % 2 {
+                    meeting.begin();
+                } else {
+                    meeting.wait();
+                }
+                binder.ioctl(uapi::BINDER_FREEZE, &mut info)
+            }
+        };
+        let threads = [1, 0].map(|enable| std::thread::spawn(freezer(enable)));
+        for thread in threads {
+            assert_eq!(thread.join().expect("the thread is well"), Ok(0));
+        }
+        scene.client.start(Call::new(scene.handle, 3, &Parcel::new()));
+        let is_frozen = match scene.client.drain()[..] {
+            [Return::FrozenReply] => 1,
+            [] => 0,
+            ref other => panic!("{other:x?}"),
+        };
+        if is_frozen == 0 {
+            assert_eq!(scene.take(), 3);
+            scene.call_back();
+            let reply = scene.client.expect_reply();
+            scene.client.give_back(&reply);
+        }
+        for end in &mut holders {
+            assert_eq!(told(end).last(), Some(&is_frozen), "round {round}");
+        }
+    }
+}
+
 fn what_a_frozen_process_was_sent_is_known(env: &Env) {
     let mut scene = Scene::new(env);
     assert_eq!((scene.state().sync_recv, scene.state().async_recv), (0, 0));
@@ -536,6 +635,35 @@ fn notification_is_told_once_at_a_time(env: &Env) {
         commands.freeze_done(COOKIE);
     });
     assert_eq!(told, [state(1)]);
+}
+
+/// Two handles for which the holder chose one cookie. An acknowledgement is for the notification that was told first.
+fn notifications_with_one_cookie_are_acknowledged_in_turn(env: &Env) {
+    for cleared in [0, 1] {
+        let mut scene = Scene::new(env);
+        let mut other = End::open(env);
+        scene.registry.put(&mut other, 2, object::binder(8, 8));
+        let handles = [scene.handle, scene.registry.get(&mut scene.client, 2)];
+        for handle in handles {
+            let told = scene.send(|commands, _| {
+                commands.request_freeze(handle, COOKIE);
+            });
+            assert_eq!(told, [state(0)]);
+        }
+        let told = scene.send(|commands, _| {
+            commands.clear_freeze(handles[cleared], COOKIE);
+        });
+        assert_eq!(told, []);
+        let told = [0, 1].map(|_| {
+            scene.send(|commands, _| {
+                commands.freeze_done(COOKIE);
+            })
+        });
+        let mut wanted = [vec![], vec![]];
+        wanted[cleared].push(Return::ClearFreezeNotificationDone(COOKIE));
+        assert_eq!(told, wanted);
+        scene.registry.kill(&mut scene.client);
+    }
 }
 
 fn notification_cleared(env: &Env) {

@@ -245,15 +245,26 @@ fn pages_of_replies_are_paid_by_the_caller(env: &Env) {
 }
 
 fn pages_are_paid_by_the_group_at_the_time_of_the_mapping(env: &Env) {
+    let opened = Cgroup::new(env, "opened");
     let (first, then) = (Cgroup::new(env, "first"), Cgroup::new(env, "then"));
     let registry = Registry::start(env);
-    let server = receiver(env, &registry, 1, || first.enter(), || then.enter());
+    let server = Peer::start(env, |env, line| {
+        opened.enter();
+        let mut server = End::open_unmapped(env);
+        first.enter();
+        let torn = Torn::map(server.binder().as_fd(), MAX_MAPPING);
+        then.enter();
+        registry.put(&mut server, 1, object::binder(8, 8));
+        obey(server.enter(), &torn, line);
+    });
+    server.hear();
     let mut client = End::open(env);
     let handle = registry.get(&mut client, 1);
-    let before = (first.current(), then.current());
+    let before = (first.current(), then.current(), opened.current());
     assert_eq!(call(&mut client, handle, &server, &pattern(LARGE, 1)), Ok(()));
     expect_charged(env, &first, before.0, LARGE);
     expect_free(&then, before.1);
+    expect_free(&opened, before.2);
     drop(server);
     until(|| growth(&first, before.0) <= SLACK);
 }

@@ -34,6 +34,8 @@ tests! { Interface, "notify":
     told_to_a_waiting_thread,
     told_while_a_call_is_out,
     cookies_are_the_holders_own,
+    acknowledgement_with_another_cookie_is_refused,
+    equal_cookies_are_acknowledged_in_turn,
 }
 
 /// A client with a handle to a node of somebody whose end can be had.
@@ -369,4 +371,58 @@ fn cookies_are_the_holders_own(env: &Env) {
     scene.doomed = None;
     assert_eq!(other.wait(), DEAD);
     scene.client.expect(&[]);
+}
+
+fn acknowledgement_with_another_cookie_is_refused(env: &Env) {
+    let mut scene = Scene::new(env);
+    scene.send(|commands, handle| {
+        commands.request_death(handle, COOKIE);
+    });
+    scene.doomed = None;
+    assert_eq!(scene.client.wait(), DEAD);
+    let told = scene.send(|commands, handle| {
+        commands.clear_death(handle, COOKIE);
+        commands
+            .dead_binder_done(0)
+            .dead_binder_done(COOKIE - 1)
+            .dead_binder_done(COOKIE + 1)
+            .dead_binder_done(u64::MAX);
+    });
+    assert_eq!(told, []);
+    let told = scene.send(|commands, _| {
+        commands.dead_binder_done(COOKIE);
+    });
+    assert_eq!(told, [CLEARED]);
+}
+
+/// Two handles for which the holder chose one cookie. An acknowledgement is for the obituary that was told first.
+fn equal_cookies_are_acknowledged_in_turn(env: &Env) {
+    for cleared in [0, 1] {
+        let mut scene = Scene::new(env);
+        let mut doomed = scene.doomed.take().expect("alive");
+        // A node above the scene's: its holders hear of it later.
+        scene.registry.put(&mut doomed, 60, object::binder(u64::MAX - 7, 0));
+        let handles = [scene.handle, scene.registry.get(&mut scene.client, 60)];
+        let told = scene.send(|commands, _| {
+            for handle in handles {
+                commands.request_death(handle, COOKIE);
+            }
+        });
+        assert_eq!(told, []);
+        drop(doomed);
+        assert_eq!([scene.client.wait(), scene.client.wait()], [DEAD; 2]);
+        let told = scene.send(|commands, _| {
+            commands.clear_death(handles[cleared], COOKIE);
+        });
+        assert_eq!(told, []);
+        let told = [0, 1].map(|_| {
+            scene.send(|commands, _| {
+                commands.dead_binder_done(COOKIE);
+            })
+        });
+        let mut wanted = [vec![], vec![]];
+        wanted[cleared].push(CLEARED);
+        assert_eq!(told, wanted);
+        scene.registry.kill(&mut scene.client);
+    }
 }

@@ -19,6 +19,7 @@ tests! { Core, "oneway":
     one_at_a_time_until_given_back,
     order_is_kept,
     order_is_kept_between_senders,
+    order_is_kept_beside_updates,
     nodes_do_not_wait_for_one_another,
     calls_overtake_waiting_one_way_calls,
     giving_back_something_else_lets_nothing_go,
@@ -99,6 +100,27 @@ fn order_is_kept_between_senders(env: &Env) {
         let received = next(&mut pair.server, number);
         pair.server.give_back(&received);
     }
+}
+
+/// What may take the place of an earlier one while the owner is frozen has no other place while it is not.
+fn order_is_kept_beside_updates(env: &Env) {
+    let mut pair = Pair::new(env);
+    let is_update = |number: u32| number % 3 != 1;
+    for number in 0..20 {
+        let flags = if is_update(number) { uapi::TF_UPDATE_TXN } else { 0 };
+        let parcel = Parcel::from_bytes(&number.to_ne_bytes());
+        pair.client.start_one_way(Call::new(pair.handle, number, &parcel).with_flags(flags));
+        // One is taken out now and then, so that not all of them are there at once.
+        if number % 5 == 4 {
+            let received = next(&mut pair.server, number / 5);
+            pair.server.give_back(&received);
+        }
+    }
+    for number in 4..20 {
+        let received = next(&mut pair.server, number);
+        pair.server.give_back(&received);
+    }
+    whole(&mut pair);
 }
 
 fn nodes_do_not_wait_for_one_another(env: &Env) {
