@@ -91,7 +91,7 @@ impl Kind for Death {
     }
 
     fn slot(handle: &mut Handle) -> &mut Option<DeathRef> {
-        &mut handle.death
+        handle.death_mut()
     }
 
     fn look(_owner: &mut ProcessInner) {}

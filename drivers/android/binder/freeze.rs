@@ -210,7 +210,7 @@ impl Kind for Freeze {
     }
 
     fn slot(handle: &mut Handle) -> &mut Option<FreezeRef> {
-        &mut handle.freeze
+        handle.freeze_mut()
     }
 
     fn look(owner: &mut ProcessInner) -> News {

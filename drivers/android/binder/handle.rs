@@ -10,12 +10,20 @@
 //! before, and nothing is done under it that takes longer where there are more handles, but for a search in a tree.
 
 use kernel::{
+    new_spinlock,
     prelude::*,
     rbtree::{
         RBTree,
         RBTreeNodeReservation, //
     },
-    sync::Arc, //
+    sync::{
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        Arc,
+        SpinLock, //
+    },
 };
 
 use crate::{
@@ -41,38 +49,75 @@ use crate::{
     thread::Thread, //
 };
 
-/// One process's names for nodes.
-pub(crate) struct Handles {
-    /// The file was released. No handle changes from then on.
-    pub(crate) closed: bool,
-    pub(crate) entries: RBTree<u32, Handle>,
-    /// Handles by the address of the node.
-    pub(crate) by_node: RBTree<usize, u32>,
+/// One process's references to nodes.
+#[pin_data]
+pub(crate) struct Refs {
+    #[pin]
+    table: SpinLock<Handles>,
+    /// The numbers of the handles. A number is free only after the node has forgotten the reference.
+    #[pin]
+    handles: Ida,
 }
 
-/// A process's reference to a node.
+impl Refs {
+    /// No references.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            table <- new_spinlock!(Handles::new(), "Refs::table"),
+            handles <- Ida::new(),
+        })
+    }
+
+    /// Locks the table.
+    #[inline]
+    pub(crate) fn lock(&self) -> Guard<'_, Handles, SpinLockBackend> {
+        self.table.lock()
+    }
+}
+
+/// The table of one process's references.
+pub(crate) struct Handles {
+    /// The file was released. No reference changes from then on.
+    closed: bool,
+    /// By handle.
+    entries: RBTree<u32, Handle>,
+    /// Handles by the address of the node.
+    by_node: RBTree<usize, u32>,
+}
+
+/// A process's reference to a node. The process names it by a number, the handle.
 ///
 /// # Invariants
 ///
-/// Not both counts are 0. The node's counts contain this handle: once, and once more as strong if `strong` is not 0.
+/// Not both counts are 0. The node's counts contain this reference: once, and once more as strong if `strong` is not 0.
 pub(crate) struct Handle {
-    pub(crate) debug_id: u32,
-    pub(crate) node: NodeRef,
-    pub(crate) strong: usize,
-    pub(crate) weak: usize,
-    pub(crate) death: Option<DeathRef>,
-    pub(crate) freeze: Option<FreezeRef>,
-    pub(crate) _counted: CountedHandle,
+    debug_id: u32,
+    node: NodeRef,
+    strong: usize,
+    weak: usize,
+    death: Option<DeathRef>,
+    freeze: Option<FreezeRef>,
+    _counted: CountedHandle,
 }
 
 impl Handles {
     /// An empty table.
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             closed: false,
             entries: RBTree::new(),
             by_node: RBTree::new(),
         }
+    }
+
+    /// The references, by handle.
+    pub(crate) fn entries(&self) -> &RBTree<u32, Handle> {
+        &self.entries
+    }
+
+    /// The reference with this handle.
+    pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut Handle> {
+        self.entries.get_mut(&handle)
     }
 
     /// Counts one reference more on the handle for `node`, if there is one.
@@ -126,7 +171,7 @@ impl Process {
         strong: bool,
         sender: Option<&Thread>,
     ) -> Result<u32> {
-        if let Some(result) = self.handles.lock().add_to_existing(node, strong, sender) {
+        if let Some(result) = self.refs.lock().add_to_existing(node, strong, sender) {
             return result;
         }
         // What the new handle needs is there before the lock is taken, and what it turns out not to need goes after the
@@ -135,12 +180,12 @@ impl Process {
         let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let first = u32::from(!self.context.is_manager_node(node));
         let mut taken = Taken {
-            numbers: &self.numbers,
-            number: self.numbers.alloc_min(first)?,
+            numbers: &self.refs.handles,
+            number: self.refs.handles.alloc_min(first)?,
             used: false,
         };
         let number = taken.number;
-        let mut handles = self.handles.lock();
+        let mut handles = self.refs.lock();
         if let Some(result) = handles.add_to_existing(node, strong, sender) {
             return result;
         }
@@ -170,7 +215,7 @@ impl Process {
     /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
     /// [`count_handle`].
     pub(crate) fn add_to_handle(&self, number: u32, strong: bool) -> Result {
-        let mut handles = self.handles.lock();
+        let mut handles = self.refs.lock();
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
             return Err(EINVAL);
@@ -184,7 +229,7 @@ impl Process {
     ///
     /// `EINVAL` if there is no such handle, or it has no such count.
     pub(crate) fn remove_from_handle(&self, number: u32, strong: bool) -> Result {
-        let mut guard = self.handles.lock();
+        let mut guard = self.refs.lock();
         let handles = &mut *guard;
         if handles.closed {
             // All handles go at once, by `close_handles`.
@@ -215,7 +260,7 @@ impl Process {
             let (_, handle) = handle.to_key_value();
             handle.cancel_notifications();
             // Only now: as long as the node counts the handle, nothing else has its number.
-            self.numbers.free(number);
+            self.refs.handles.free(number);
         }
         uncount_handle(&node, last_strong, gone);
         Ok(())
@@ -228,7 +273,7 @@ impl Process {
     /// - `EINVAL` if there is no such handle, or it has no strong count.
     /// - `ESRCH` if the node's owner is dead.
     pub(crate) fn strong_node(&self, number: u32) -> Result<StrongNode> {
-        let handles = self.handles.lock();
+        let handles = self.refs.lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if handle.strong == 0 {
             return Err(EINVAL);
@@ -243,7 +288,7 @@ impl Process {
     ///
     /// `EINVAL` if there is none.
     pub(crate) fn local_node(&self, number: u32, strong: bool) -> Result<LocalNode> {
-        let handles = self.handles.lock();
+        let handles = self.refs.lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
             return Err(EINVAL);
@@ -258,7 +303,7 @@ impl Process {
     ///
     /// `EINVAL` if there is no such handle.
     pub(crate) fn totals_of_handle(&self, number: u32) -> Result<(usize, usize)> {
-        let handles = self.handles.lock();
+        let handles = self.refs.lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if handle.strong == 0 {
             return Err(EINVAL);
@@ -270,12 +315,12 @@ impl Process {
 
     /// No handle changes from now on; what still refers to one need not be given back.
     pub(crate) fn seal_handles(&self) {
-        self.handles.lock().closed = true;
+        self.refs.lock().closed = true;
     }
 
     /// Gives up all handles, which are not changed any more.
     pub(crate) fn close_handles(&self) {
-        let mut handles = self.handles.lock();
+        let mut handles = self.refs.lock();
         let entries = core::mem::take(&mut handles.entries);
         let by_node = core::mem::take(&mut handles.by_node);
         drop(handles);
@@ -289,6 +334,41 @@ impl Process {
 }
 
 impl Handle {
+    /// The reference's number in logs.
+    pub(crate) fn debug_id(&self) -> u32 {
+        self.debug_id
+    }
+
+    /// The node that it is to.
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.node
+    }
+
+    /// How often the process holds it strongly.
+    pub(crate) fn strong(&self) -> usize {
+        self.strong
+    }
+
+    /// How often the process holds it weakly.
+    pub(crate) fn weak(&self) -> usize {
+        self.weak
+    }
+
+    /// The request for a death notification.
+    pub(crate) fn death(&self) -> Option<&DeathRef> {
+        self.death.as_ref()
+    }
+
+    /// The place for a request for a death notification.
+    pub(crate) fn death_mut(&mut self) -> &mut Option<DeathRef> {
+        &mut self.death
+    }
+
+    /// The place for a request for a freeze notification.
+    pub(crate) fn freeze_mut(&mut self) -> &mut Option<FreezeRef> {
+        &mut self.freeze
+    }
+
     fn cancel_notifications(&self) {
         if let Some(death) = &self.death {
             notification::cancel(death, &self.node);

@@ -247,8 +247,8 @@ impl Process {
         .map_err(no_memory)?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
 
-        let mut handles = self.handles.lock();
-        let Some(entry) = handles.entries.get_mut(&handle) else {
+        let mut handles = self.refs.lock();
+        let Some(entry) = handles.get_mut(handle) else {
             return Err(failed(EINVAL, "no such handle"));
         };
         let slot = K::slot(entry);
@@ -256,7 +256,7 @@ impl Process {
             return Err(failed(EINVAL, "already requested"));
         }
         *slot = Some(notification.clone());
-        let node = entry.node.clone();
+        let node = entry.node().clone();
         let mut inner = node.owner().inner.lock();
         let seen = if inner.dead {
             None
@@ -295,8 +295,8 @@ impl Thread {
         cookie: u64,
     ) -> Result<(), Failure> {
         let process = &self.process;
-        let mut handles = process.handles.lock();
-        let Some(entry) = handles.entries.get_mut(&handle) else {
+        let mut handles = process.refs.lock();
+        let Some(entry) = handles.get_mut(handle) else {
             return Err(failed(EINVAL, "no such handle"));
         };
         let slot = K::slot(entry);
@@ -307,7 +307,7 @@ impl Thread {
                 failed(EINVAL, "not requested")
             });
         };
-        let node = entry.node.clone();
+        let node = entry.node().clone();
         let mut inner = node.owner().inner.lock();
         let listed = K::requests(&node, &mut inner).remove(&notification);
         drop(inner);

@@ -42,7 +42,7 @@ use crate::{
         Freeze,
         Freezing, //
     },
-    handle::Handles,
+    handle::Refs,
     node::NodeRef,
     notification::Notification,
     page_range::PageRange,
@@ -58,7 +58,6 @@ use crate::{
             cond_resched,
             user_error, //
         },
-        ida::Ida,
         nice,
         wait::PollQueue, //
     },
@@ -79,10 +78,7 @@ pub(crate) struct Process {
     pub(crate) cred: ARef<Credential>,
     pub(crate) pages: Arc<PageRange>,
     #[pin]
-    pub(crate) handles: SpinLock<Handles>,
-    /// The numbers of `handles`.
-    #[pin]
-    pub(crate) numbers: Ida,
+    pub(crate) refs: Refs,
     #[pin]
     pub(crate) inner: SpinLock<ProcessInner>,
     #[pin]
@@ -153,8 +149,7 @@ impl Process {
                 pid,
                 cred,
                 pages,
-                handles <- new_spinlock!(Handles::new(), "Process::handles"),
-                numbers <- Ida::new(),
+                refs <- Refs::new(),
                 inner <- new_spinlock!(
                     ProcessInner {
                         dead: false,

@@ -57,10 +57,10 @@ impl RefsByNode {
         for process in processes {
             let mut from = Some(0);
             while let Some(key) = from {
-                let handles = process.handles.lock();
-                from = batch(&handles.entries, key, |_, handle| {
+                let handles = process.refs.lock();
+                from = batch(handles.entries(), key, |_, handle| {
                     // There is room for it.
-                    let _ = found.push_within_capacity((handle.debug_id, handle.node.clone()));
+                    let _ = found.push_within_capacity((handle.debug_id(), handle.node().clone()));
                 });
                 drop(handles);
                 count = found.len().saturating_add(count);

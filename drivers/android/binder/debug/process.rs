@@ -390,19 +390,18 @@ impl<'a> Listing<'a> {
         };
         let mut from = Some(0);
         while let Some(key) = from.filter(|_| !self.out.is_full()) {
-            let handles = self.process.handles.lock();
-            let next = batch(&handles.entries, key, |number, handle| {
+            let handles = self.process.refs.lock();
+            let next = batch(handles.entries(), key, |number, handle| {
                 // There is room for it.
                 let _ = lines.push_within_capacity(Line {
-                    id: handle.debug_id,
+                    id: handle.debug_id(),
                     number,
-                    node: handle.node.clone(),
-                    strong: handle.strong,
-                    weak: handle.weak,
+                    node: handle.node().clone(),
+                    strong: handle.strong(),
+                    weak: handle.weak(),
                     // CAST: Widening.
                     death: handle
-                        .death
-                        .as_ref()
+                        .death()
                         .map_or(0, |death| Arc::as_ptr(death).addr() as u64),
                 });
             });

@@ -97,11 +97,11 @@ fn process_stats(out: &Output<'_>, process: &Process) {
     let (mut refs, mut strong, mut weak) = (0usize, 0usize, 0usize);
     let mut from = Some(0);
     while let Some(key) = from {
-        let handles = process.handles.lock();
-        from = batch(&handles.entries, key, |_, handle| {
+        let handles = process.refs.lock();
+        from = batch(handles.entries(), key, |_, handle| {
             increment(&mut refs);
-            strong = strong.saturating_add(handle.strong);
-            weak = weak.saturating_add(handle.weak);
+            strong = strong.saturating_add(handle.strong());
+            weak = weak.saturating_add(handle.weak());
         });
     }
     let oneway_space = process.buffers.lock().oneway_space();
