@@ -6,7 +6,7 @@
 //! types may know one another: processes, threads, nodes and transactions refer to each other in circles.
 //!
 //! ```text
-//!   Context --manager--> Node <--entries-- Handles of other processes
+//!   Context --manager--> Node <--entries-- RefTable of other processes
 //!                        |  ^
 //!                   owner|  |nodes
 //!                        v  |
@@ -26,7 +26,7 @@
 //! |-----|-------------------------|-------|----------------------------------------------------------------|
 //! | 0   | `Context::setting`      | mutex | becoming the context manager                                   |
 //! | 1   | `Context::manager`      | spin  | which node is the context manager's                            |
-//! | 2   | `Process::handles`      | spin  | the handles of one process                                     |
+//! | 2   | `Refs::table`           | spin  | the references that one process holds                          |
 //! | 3   | `Process::inner`        | spin  | threads, nodes, work lists, and what is `LockedBy` them        |
 //! | 4   | `Process::buffers`      | spin  | which bytes of the mapping are taken                           |
 //! | 5   | `PageRange::lock`       | spin  | the pages behind the mapping                                   |
@@ -102,7 +102,7 @@ mod node;
 
 mod context;
 
-mod handle;
+mod refs;
 
 mod buffer;
 

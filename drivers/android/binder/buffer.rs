@@ -32,7 +32,7 @@ use crate::{
     in_flight::SentFile,
     node::{
         LocalNode,
-        NodeRef,
+        NodeArc,
         StrongNode, //
     },
     page_range::{
@@ -403,7 +403,7 @@ impl Buffer {
     }
 
     /// The node that was called; `None` for replies.
-    pub(crate) fn node(&self) -> Option<&NodeRef> {
+    pub(crate) fn node(&self) -> Option<&NodeArc> {
         let node = self.held.as_ref()?.node.as_ref()?;
         Some(node.node())
     }
@@ -704,7 +704,7 @@ impl ObjectRef {
             Self::Node(local) => drop(local),
             Self::Handle { handle, strong } => {
                 // User space may have given up more than it had.
-                let _ = process.remove_from_handle(handle, strong);
+                let _ = process.dec_ref(handle, strong);
             }
         }
     }

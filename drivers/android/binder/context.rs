@@ -23,7 +23,7 @@ use kernel::{
 use crate::{
     instance::Instance,
     node::{
-        NodeRef,
+        NodeArc,
         StrongNode, //
     },
     process::Process,
@@ -56,7 +56,7 @@ pub(crate) struct Context {
 /// The context manager, which answers handle 0.
 struct Manager {
     /// The node behind handle 0.
-    node: Option<NodeRef>,
+    node: Option<NodeArc>,
     /// The user of the first manager. No other user may become one.
     uid: Option<Kuid>,
 }
@@ -104,7 +104,7 @@ impl Context {
     }
 
     /// The manager's node, for counting a reference on it.
-    pub(crate) fn manager_node_ref(&self) -> Option<NodeRef> {
+    pub(crate) fn manager_node_ref(&self) -> Option<NodeArc> {
         self.manager.lock().node.clone()
     }
 
@@ -155,7 +155,7 @@ impl Context {
 
     /// Whether `node` is the manager's. An answer for the choice of a number, without a lock: the manager may come or
     /// go at any time.
-    pub(crate) fn is_manager_node(&self, node: &NodeRef) -> bool {
+    pub(crate) fn is_manager_node(&self, node: &NodeArc) -> bool {
         self.manager_key.load(Relaxed) == Arc::as_ptr(node).addr()
     }
 

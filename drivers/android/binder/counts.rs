@@ -17,10 +17,10 @@ use crate::sums::{
 /// The counts of one node.
 #[derive(Default)]
 pub(crate) struct Counts {
-    /// Handles, in all processes.
+    /// RefTable, in all processes.
     handles: usize,
-    /// Handles with a strong count, in all processes.
-    strong_handles: usize,
+    /// RefTable with a strong count, in all processes.
+    strong_refs: usize,
     /// Strong counts of the owner's own: buffers in its mapping, and acknowledgements that are due.
     local_strong: usize,
     /// Weak counts of the owner's own.
@@ -73,7 +73,7 @@ impl Counts {
     }
 
     fn any_strong(&self) -> bool {
-        self.local_strong != 0 || self.strong_handles != 0
+        self.local_strong != 0 || self.strong_refs != 0
     }
 
     fn any_weak(&self) -> bool {
@@ -129,32 +129,32 @@ impl Counts {
 
     /// Whether a handle may get its first count of this kind from somebody other than the owner. The owner must know
     /// of the node already: else the first to tell it would come too late.
-    pub(crate) fn can_add_handle(&self, strong: bool) -> bool {
+    pub(crate) fn can_add_ref(&self, strong: bool) -> bool {
         if strong {
-            self.strong_handles != 0 || (self.manager && self.strong.acquired)
+            self.strong_refs != 0 || (self.manager && self.strong.acquired)
         } else {
             self.weak.acquired
         }
     }
 
     /// A process has a new handle.
-    pub(crate) fn add_handle(&mut self) {
+    pub(crate) fn add_ref(&mut self) {
         increment(&mut self.handles);
     }
 
     /// A handle has got its first strong count.
-    pub(crate) fn add_strong_handle(&mut self) {
-        increment(&mut self.strong_handles);
+    pub(crate) fn add_strong_ref(&mut self) {
+        increment(&mut self.strong_refs);
     }
 
     /// A handle has lost its last strong count; returns whether it was the last that mattered to the owner.
-    pub(crate) fn remove_strong_handle(&mut self) -> bool {
-        decrement(&mut self.strong_handles);
+    pub(crate) fn remove_strong_ref(&mut self) -> bool {
+        decrement(&mut self.strong_refs);
         !self.any_strong()
     }
 
     /// A handle is gone; returns whether it was the last that mattered to the owner.
-    pub(crate) fn remove_handle(&mut self) -> bool {
+    pub(crate) fn remove_ref(&mut self) -> bool {
         decrement(&mut self.handles);
         self.is_weakly_free()
     }
@@ -229,7 +229,7 @@ impl Counts {
     /// Strong references in all, and the weak ones that are the driver's own: what the C driver tells.
     pub(crate) fn totals(&self) -> (usize, usize) {
         (
-            self.local_strong.saturating_add(self.strong_handles),
+            self.local_strong.saturating_add(self.strong_refs),
             self.local_weak,
         )
     }
@@ -238,7 +238,7 @@ impl Counts {
     pub(crate) fn figures(&self) -> [usize; 4] {
         [
             self.handles,
-            self.strong_handles,
+            self.strong_refs,
             self.local_strong,
             self.local_weak,
         ]
@@ -262,15 +262,15 @@ mod tests {
     #[test]
     fn a_strong_handle_comes_and_goes() {
         let mut counts = Counts::default();
-        counts.add_handle();
-        counts.add_strong_handle();
+        counts.add_ref();
+        counts.add_strong_ref();
         assert!(counts.owes_acquire());
         assert_eq!(told(&counts.tell()), [true, true, false, false]);
         assert!(!counts.is_stale());
         assert_eq!(counts.acknowledge(false), Ok(false));
         assert_eq!(counts.acknowledge(true), Ok(false));
-        assert!(counts.remove_strong_handle());
-        assert!(counts.remove_handle());
+        assert!(counts.remove_strong_ref());
+        assert!(counts.remove_ref());
         let changes = counts.tell();
         assert_eq!(told(&changes), [false, false, true, true]);
         assert!(changes.gone);
@@ -279,24 +279,24 @@ mod tests {
     #[test]
     fn a_weak_handle_asks_for_weak_alone() {
         let mut counts = Counts::default();
-        counts.add_handle();
+        counts.add_ref();
         assert!(!counts.owes_acquire());
         assert_eq!(told(&counts.tell()), [true, false, false, false]);
         assert_eq!(counts.told(), (false, true));
         // Strong is not to be had from nothing.
-        assert!(!counts.can_add_handle(true));
-        assert!(counts.can_add_handle(false));
+        assert!(!counts.can_add_ref(true));
+        assert!(counts.can_add_ref(false));
     }
 
     #[test]
     fn an_acknowledgement_that_is_due_holds_the_node() {
         let mut counts = Counts::default();
-        counts.add_handle();
-        counts.add_strong_handle();
+        counts.add_ref();
+        counts.add_strong_ref();
         counts.tell();
         // The handle goes before the owner has answered: nothing may be released yet.
-        assert!(!counts.remove_strong_handle());
-        assert!(!counts.remove_handle());
+        assert!(!counts.remove_strong_ref());
+        assert!(!counts.remove_ref());
         assert!(!counts.is_stale());
         // The answers come in the order of what was told. After the first the owner has to look, and finds nothing;
         // after the second it finds that all is over.
@@ -312,7 +312,7 @@ mod tests {
     fn what_was_not_told_is_not_acknowledged() {
         let mut counts = Counts::default();
         assert_eq!(counts.acknowledge(true), Err(NotCounted));
-        counts.add_handle();
+        counts.add_ref();
         counts.tell();
         assert_eq!(counts.acknowledge(true), Err(NotCounted));
         assert_eq!(counts.acknowledge(false), Ok(false));
@@ -322,28 +322,28 @@ mod tests {
     #[test]
     fn what_comes_back_before_it_was_told_is_not_told() {
         let mut counts = Counts::default();
-        counts.add_handle();
-        counts.add_strong_handle();
+        counts.add_ref();
+        counts.add_strong_ref();
         counts.tell();
         assert_eq!(counts.acknowledge(true), Ok(false));
         assert_eq!(counts.acknowledge(false), Ok(false));
-        assert!(counts.remove_strong_handle());
-        counts.add_strong_handle();
+        assert!(counts.remove_strong_ref());
+        counts.add_strong_ref();
         assert_eq!(told(&counts.tell()), [false; 4]);
     }
 
     #[test]
     fn a_buffer_holds_the_node() {
         let mut counts = Counts::default();
-        counts.add_handle();
-        counts.add_strong_handle();
+        counts.add_ref();
+        counts.add_strong_ref();
         counts.tell();
         assert_eq!(counts.acknowledge(false), Ok(false));
         assert_eq!(counts.acknowledge(true), Ok(false));
         counts.add_local(true);
-        assert!(!counts.remove_strong_handle());
+        assert!(!counts.remove_strong_ref());
         // The owner has to look, and finds nothing.
-        assert!(counts.remove_handle());
+        assert!(counts.remove_ref());
         assert_eq!(told(&counts.tell()), [false; 4]);
         assert!(!counts.is_unused());
         assert!(counts.remove_local(true));
@@ -355,9 +355,9 @@ mod tests {
         let mut counts = Counts::default();
         counts.become_manager();
         assert!(!counts.is_stale());
-        assert!(counts.can_add_handle(true));
-        counts.add_handle();
-        counts.add_strong_handle();
+        assert!(counts.can_add_ref(true));
+        counts.add_ref();
+        counts.add_strong_ref();
         assert_eq!(told(&counts.tell()), [false; 4]);
         assert_eq!(counts.acknowledge(true), Err(NotCounted));
     }
@@ -365,14 +365,14 @@ mod tests {
     #[test]
     fn without_an_owner_nobody_is_told() {
         let mut counts = Counts::default();
-        counts.add_handle();
-        counts.add_strong_handle();
+        counts.add_ref();
+        counts.add_strong_ref();
         counts.tell();
         counts.forget_owner();
         assert_eq!(counts.acknowledge(false), Err(NotCounted));
         assert_eq!(counts.acknowledge(true), Err(NotCounted));
-        assert!(counts.remove_strong_handle() || !counts.is_unused());
-        counts.remove_handle();
+        assert!(counts.remove_strong_ref() || !counts.is_unused());
+        counts.remove_ref();
         assert!(counts.is_unused());
     }
 
@@ -381,14 +381,14 @@ mod tests {
         // Whether it ever was told or not.
         for told in [false, true] {
             let mut counts = Counts::default();
-            counts.add_handle();
+            counts.add_ref();
             if told {
                 counts.tell();
             }
-            assert_eq!(counts.can_add_handle(false), told);
+            assert_eq!(counts.can_add_ref(false), told);
             counts.forget_owner();
-            assert!(counts.can_add_handle(false));
-            assert!(!counts.can_add_handle(true));
+            assert!(counts.can_add_ref(false));
+            assert!(!counts.can_add_ref(true));
         }
     }
 
@@ -403,7 +403,7 @@ mod tests {
             assert!(!counts.remove_local(strong));
         }
         assert_eq!(counts.figures(), [0; 4]);
-        counts.add_handle();
+        counts.add_ref();
         assert_eq!(counts.figures(), [1, 0, 0, 0]);
     }
 
@@ -413,7 +413,7 @@ mod tests {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         for _ in 0..200 {
             let mut counts = Counts::default();
-            let (mut handles, mut strong_handles, mut local) = (0usize, 0usize, [0usize; 2]);
+            let (mut handles, mut strong_refs, mut local) = (0usize, 0usize, [0usize; 2]);
             // What the owner holds, and what it has yet to answer: weak, strong.
             let (mut held, mut due) = ([false; 2], [false; 2]);
             for _ in 0..200 {
@@ -422,19 +422,19 @@ mod tests {
                 random ^= random << 17;
                 match random % 9 {
                     0 => {
-                        counts.add_handle();
+                        counts.add_ref();
                         handles += 1;
                     }
-                    1 if handles > strong_handles => {
-                        counts.add_strong_handle();
-                        strong_handles += 1;
+                    1 if handles > strong_refs => {
+                        counts.add_strong_ref();
+                        strong_refs += 1;
                     }
-                    2 if strong_handles > 0 => {
-                        counts.remove_strong_handle();
-                        strong_handles -= 1;
+                    2 if strong_refs > 0 => {
+                        counts.remove_strong_ref();
+                        strong_refs -= 1;
                     }
-                    3 if handles > strong_handles => {
-                        counts.remove_handle();
+                    3 if handles > strong_refs => {
+                        counts.remove_ref();
                         handles -= 1;
                     }
                     4 | 5 => {
@@ -455,7 +455,7 @@ mod tests {
                         }
                     }
                     _ => {
-                        let strong = strong_handles + local[1] > 0 || due[1];
+                        let strong = strong_refs + local[1] > 0 || due[1];
                         let weak = strong || handles + local[0] > 0 || due[0];
                         let changes = counts.tell();
                         assert_eq!(

@@ -14,7 +14,6 @@ use crate::{
         BR_CLEAR_DEATH_NOTIFICATION_DONE,
         BR_DEAD_BINDER, //
     },
-    handle::Handle,
     node::Node,
     notification::{
         Kind,
@@ -27,6 +26,7 @@ use crate::{
         ProcessInner, //
     },
     read_buffer::ReadBuffer,
+    refs::Ref,
     stats::CountedDeath,
     thread::Thread,
     todo::{
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// A counted reference to a death notification.
-pub(crate) type DeathRef = NotificationArc<Death>;
+pub(crate) type DeathArc = NotificationArc<Death>;
 
 /// The state of a death notification.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Death {
 }
 
 /// Tells the receiver of `death` that the owner of the node is dead.
-pub(crate) fn announce(death: &DeathRef) {
+pub(crate) fn announce(death: &DeathArc) {
     let receiver = death.receiver();
     let mut inner = receiver.inner.lock();
     let state = death.kind(&mut inner);
@@ -90,19 +90,19 @@ impl Kind for Death {
         &mut receiver.delivered_deaths
     }
 
-    fn slot(handle: &mut Handle) -> &mut Option<DeathRef> {
+    fn slot(handle: &mut Ref) -> &mut Option<DeathArc> {
         handle.death_mut()
     }
 
     fn look(_owner: &mut ProcessInner) {}
 
-    fn requested(death: &DeathRef, seen: Option<()>) {
+    fn requested(death: &DeathArc, seen: Option<()>) {
         if seen.is_none() {
             announce(death);
         }
     }
 
-    fn cleared(death: &DeathRef, thread: &Thread, inner: &mut ProcessInner) {
+    fn cleared(death: &DeathArc, thread: &Thread, inner: &mut ProcessInner) {
         match death.to_queue() {
             // Nothing is queued or to be acknowledged.
             Some(work) if !death.is_delivered(inner) => {
@@ -113,7 +113,7 @@ impl Kind for Death {
         }
     }
 
-    fn acknowledged(death: &DeathRef, thread: &Thread, inner: &mut ProcessInner) {
+    fn acknowledged(death: &DeathArc, thread: &Thread, inner: &mut ProcessInner) {
         let state = death.kind(inner);
         if *state == Self::DeadThenClear {
             *state = Self::Clear;
@@ -128,7 +128,7 @@ impl Kind for Death {
     }
 
     fn deliver(
-        death: &DeathRef,
+        death: &DeathArc,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
@@ -149,7 +149,7 @@ impl Kind for Death {
         Ok(delivered)
     }
 
-    fn listed(death: DeathRef) -> Listed {
+    fn listed(death: DeathArc) -> Listed {
         Listed::Death(death)
     }
 }

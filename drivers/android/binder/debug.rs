@@ -21,7 +21,7 @@ use kernel::{
 };
 
 use crate::{
-    node::NodeRef,
+    node::NodeArc,
     process::Process,
     registry,
     sums::text_bytes,
@@ -146,7 +146,7 @@ impl Addresses {
     }
 
     /// A node's address and cookie.
-    fn of_node(self, node: &NodeRef) -> (Address, Address) {
+    fn of_node(self, node: &NodeArc) -> (Address, Address) {
         (self.of(node.ptr()), self.of(node.cookie()))
     }
 }

@@ -17,7 +17,6 @@ use crate::{
         BR_CLEAR_FREEZE_NOTIFICATION_DONE,
         BR_FROZEN_BINDER, //
     },
-    handle::Handle,
     node::Node,
     notification::{
         Kind,
@@ -31,6 +30,7 @@ use crate::{
         ProcessInner, //
     },
     read_buffer::ReadBuffer,
+    refs::Ref,
     stats::CountedFreeze,
     sums::{
         decrement,
@@ -45,7 +45,7 @@ use crate::{
 };
 
 /// A counted reference to a freeze notification.
-pub(crate) type FreezeRef = NotificationArc<Freeze>;
+pub(crate) type FreezeArc = NotificationArc<Freeze>;
 
 /// The state of a freeze notification.
 pub(crate) struct Freeze {
@@ -168,7 +168,7 @@ pub(crate) struct News {
 ///
 /// The news was read under the owner's lock, and the receiver has another one. So it may come late, and says by its
 /// epoch whether the receiver knows newer.
-fn announce(freeze: &FreezeRef, news: News) {
+fn announce(freeze: &FreezeArc, news: News) {
     let receiver = freeze.receiver();
     let mut inner = receiver.inner.lock();
     let delivered = freeze.is_delivered(&inner);
@@ -209,7 +209,7 @@ impl Kind for Freeze {
         &mut receiver.delivered_freezes
     }
 
-    fn slot(handle: &mut Handle) -> &mut Option<FreezeRef> {
+    fn slot(handle: &mut Ref) -> &mut Option<FreezeArc> {
         handle.freeze_mut()
     }
 
@@ -223,13 +223,13 @@ impl Kind for Freeze {
         }
     }
 
-    fn requested(freeze: &FreezeRef, seen: Option<News>) {
+    fn requested(freeze: &FreezeArc, seen: Option<News>) {
         if let Some(news) = seen {
             announce(freeze, news);
         }
     }
 
-    fn cleared(freeze: &FreezeRef, thread: &Thread, inner: &mut ProcessInner) {
+    fn cleared(freeze: &FreezeArc, thread: &Thread, inner: &mut ProcessInner) {
         let delivered = freeze.is_delivered(inner);
         let state = freeze.kind(inner);
         state.cleared = true;
@@ -240,7 +240,7 @@ impl Kind for Freeze {
         }
     }
 
-    fn acknowledged(freeze: &FreezeRef, thread: &Thread, inner: &mut ProcessInner) {
+    fn acknowledged(freeze: &FreezeArc, thread: &Thread, inner: &mut ProcessInner) {
         if core::mem::take(&mut freeze.kind(inner).resend) {
             if let Some(work) = freeze.to_queue() {
                 thread.process.push(inner, work);
@@ -253,7 +253,7 @@ impl Kind for Freeze {
     }
 
     fn deliver(
-        freeze: &FreezeRef,
+        freeze: &FreezeArc,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered> {
@@ -281,7 +281,7 @@ impl Kind for Freeze {
         Ok(Delivered::Last)
     }
 
-    fn listed(freeze: FreezeRef) -> Listed {
+    fn listed(freeze: FreezeArc) -> Listed {
         Listed::Freeze(freeze)
     }
 }

@@ -78,7 +78,7 @@ pub(crate) struct Node {
 }
 
 /// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
-pub(crate) type NodeRef = Arc<Queued<Node>>;
+pub(crate) type NodeArc = Arc<Queued<Node>>;
 
 /// The part of a node that its owner's [`Process::inner`] guards.
 struct NodeInner {
@@ -117,11 +117,11 @@ pub(crate) enum OnewayTurn {
 }
 
 /// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
-pub(crate) struct StrongNode(NodeRef);
+pub(crate) struct StrongNode(NodeArc);
 
 /// A local count on a node, strong or weak, given back when dropped.
 pub(crate) struct LocalNode {
-    node: NodeRef,
+    node: NodeArc,
     strong: bool,
 }
 
@@ -230,7 +230,7 @@ impl Node {
 
 /// Tells the owner, through its common work, that what it knows of `node` is no longer so. A node that nobody refers to
 /// and that the owner was never told of just goes.
-fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
+fn notify_owner(node: &NodeArc, inner: &mut ProcessInner) {
     if inner.dead {
         return;
     }
@@ -249,7 +249,7 @@ fn notify_owner(node: &NodeRef, inner: &mut ProcessInner) {
 }
 
 /// Takes `node` off the work list that it stands on, if it does.
-fn unqueue(node: &NodeRef, inner: &mut ProcessInner) {
+fn unqueue(node: &NodeArc, inner: &mut ProcessInner) {
     if node.to_queue().is_some() {
         return;
     }
@@ -266,7 +266,7 @@ fn unqueue(node: &NodeRef, inner: &mut ProcessInner) {
 }
 
 /// Takes `node` out of its owner's table. The caller holds a reference that outlives the lock.
-fn forget(node: &NodeRef, inner: &mut ProcessInner) {
+fn forget(node: &NodeArc, inner: &mut ProcessInner) {
     node.state(inner).forgotten = true;
     // The table may have another node of that name by now.
     if inner
@@ -280,7 +280,7 @@ fn forget(node: &NodeRef, inner: &mut ProcessInner) {
 
 /// Makes sure that `thread`, which is just sending `node`, hears what it owes before it hears that it has sent: the
 /// object may go in user space as soon as it was sent.
-fn tell_sender(node: &NodeRef, inner: &mut ProcessInner, thread: &Thread) {
+fn tell_sender(node: &NodeArc, inner: &mut ProcessInner, thread: &Thread) {
     // It may wait elsewhere, where it may be read too late.
     unqueue(node, inner);
     if let Some(work) = node.to_queue() {
@@ -299,7 +299,7 @@ impl Process {
     /// - `EINVAL` if there is one with another cookie.
     /// - `ESRCH` if the process is dead.
     /// - `ENOMEM`.
-    pub(crate) fn node_for(self: &Arc<Self>, ptr: u64, cookie: u64, flags: u32) -> Result<NodeRef> {
+    pub(crate) fn node_for(self: &Arc<Self>, ptr: u64, cookie: u64, flags: u32) -> Result<NodeArc> {
         if let Some(node) = self.inner.lock().nodes.get(&ptr) {
             return if node.cookie == cookie {
                 Ok(node.clone())
@@ -348,7 +348,7 @@ impl Process {
     }
 
     /// Drops `node` from the table if nobody refers to it; for when making a handle for a new one failed.
-    pub(crate) fn forget_if_unused(&self, node: &NodeRef) {
+    pub(crate) fn forget_if_unused(&self, node: &NodeArc) {
         let mut inner = self.inner.lock();
         if !inner.dead && node.state(&mut inner).counts.is_unused() {
             notify_owner(node, &mut inner);
@@ -364,8 +364,8 @@ impl Process {
 ///
 /// - `EINVAL` if the owner does not know of the node, and nobody is there to tell it in time.
 /// - `ENOENT` if the node was forgotten since `sender` looked it up.
-pub(crate) fn count_handle(
-    node: &NodeRef,
+pub(crate) fn count_ref(
+    node: &NodeArc,
     new: bool,
     strong: bool,
     sender: Option<&Thread>,
@@ -378,14 +378,14 @@ pub(crate) fn count_handle(
         return Err(ENOENT);
     }
     let counts = &mut state.counts;
-    if sender.is_none() && !counts.can_add_handle(strong) && (strong || !queued) {
+    if sender.is_none() && !counts.can_add_ref(strong) && (strong || !queued) {
         return Err(EINVAL);
     }
     if new {
-        counts.add_handle();
+        counts.add_ref();
     }
     if strong {
-        counts.add_strong_handle();
+        counts.add_strong_ref();
     }
     if let Some(thread) = sender {
         // What is queued and not about a strong reference may stay where it is.
@@ -402,21 +402,21 @@ pub(crate) fn count_handle(
 }
 
 /// A handle on `node` has lost its last strong count, if `strong`, and is gone, if `gone`.
-pub(crate) fn uncount_handle(node: &NodeRef, strong: bool, gone: bool) {
+pub(crate) fn uncount_ref(node: &NodeArc, strong: bool, gone: bool) {
     let mut inner = node.owner.inner.lock();
     let counts = &mut node.state(&mut inner).counts;
-    let mut last = strong && counts.remove_strong_handle();
-    last |= gone && counts.remove_handle();
+    let mut last = strong && counts.remove_strong_ref();
+    last |= gone && counts.remove_ref();
     if last {
         notify_owner(node, &mut inner);
     }
 }
 
 /// Whether the owner of `node`, to which the node is sent back weakly, knows of the node or is about to.
-pub(crate) fn owner_knows(node: &NodeRef) -> bool {
+pub(crate) fn owner_knows(node: &NodeArc) -> bool {
     let mut inner = node.owner.inner.lock();
     let queued = node.to_queue().is_none();
-    queued || node.state(&mut inner).counts.can_add_handle(false)
+    queued || node.state(&mut inner).counts.can_add_ref(false)
 }
 
 impl LocalNode {
@@ -424,7 +424,7 @@ impl LocalNode {
     ///
     /// The evidence that the node is held at this moment is `_held`: the guard of the lock that keeps what holds it,
     /// which is a handle.
-    pub(crate) fn new<G>(node: &NodeRef, strong: bool, _held: &G) -> Self {
+    pub(crate) fn new<G>(node: &NodeArc, strong: bool, _held: &G) -> Self {
         let mut inner = node.owner.inner.lock();
         node.state(&mut inner).counts.add_local(strong);
         drop(inner);
@@ -437,7 +437,7 @@ impl LocalNode {
 
 impl LocalNode {
     /// The node.
-    pub(crate) fn node(&self) -> &NodeRef {
+    pub(crate) fn node(&self) -> &NodeArc {
         &self.node
     }
 
@@ -454,7 +454,7 @@ impl Drop for LocalNode {
 }
 
 /// Gives a local reference back.
-pub(crate) fn uncount_local(node: &NodeRef, strong: bool) {
+pub(crate) fn uncount_local(node: &NodeArc, strong: bool) {
     let mut inner = node.owner.inner.lock();
     if node.state(&mut inner).counts.remove_local(strong) {
         notify_owner(node, &mut inner);
@@ -470,7 +470,7 @@ impl StrongNode {
     /// # Errors
     ///
     /// `ESRCH` if its owner is dead.
-    pub(crate) fn new<G>(node: NodeRef, _held: &G) -> Result<Self> {
+    pub(crate) fn new<G>(node: NodeArc, _held: &G) -> Result<Self> {
         let mut inner = node.owner.inner.lock();
         if inner.dead {
             return Err(ESRCH);
@@ -482,7 +482,7 @@ impl StrongNode {
 
     /// The node.
     #[inline]
-    pub(crate) fn node(&self) -> &NodeRef {
+    pub(crate) fn node(&self) -> &NodeArc {
         &self.0
     }
 
@@ -509,7 +509,7 @@ impl Drop for StrongNode {
 
 impl Process {
     /// The nodes have no owner any more. Returns them, with the one-way transactions that wait for them.
-    pub(crate) fn release_nodes(&self) -> RBTree<u64, NodeRef> {
+    pub(crate) fn release_nodes(&self) -> RBTree<u64, NodeArc> {
         let mut inner = self.inner.lock();
         let nodes = core::mem::take(&mut inner.nodes);
         drop(inner);
@@ -530,7 +530,7 @@ impl Process {
     }
 
     /// Cancels the one-way transactions that wait for `nodes`, which were this process's.
-    pub(crate) fn cancel_oneway(&self, nodes: &RBTree<u64, NodeRef>) {
+    pub(crate) fn cancel_oneway(&self, nodes: &RBTree<u64, NodeArc>) {
         for node in nodes.values() {
             loop {
                 let mut inner = self.inner.lock();

@@ -31,10 +31,9 @@ use crate::{
         failed,
         Failure, //
     },
-    handle::Handle,
     node::{
         Node,
-        NodeRef, //
+        NodeArc, //
     },
     process::{
         InnerGuard,
@@ -42,6 +41,7 @@ use crate::{
         ProcessInner, //
     },
     read_buffer::ReadBuffer,
+    refs::Ref,
     thread::Thread,
     todo::{
         Delivered,
@@ -74,7 +74,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
     fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>>;
 
     /// The place for a notification of this kind in a handle.
-    fn slot(handle: &mut Handle) -> &mut Option<NotificationArc<Self>>;
+    fn slot(handle: &mut Ref) -> &mut Option<NotificationArc<Self>>;
 
     /// Called when the request is listed at the node, with the lock of the owner, which is alive.
     fn look(owner: &mut ProcessInner) -> Self::Seen;
@@ -203,7 +203,7 @@ impl<K: Kind> Notification<K> {
 }
 
 /// The handle that `notification` was requested for is gone, or its process. Nothing is told any more.
-pub(crate) fn cancel<K: Kind>(notification: &NotificationArc<K>, node: &NodeRef) {
+pub(crate) fn cancel<K: Kind>(notification: &NotificationArc<K>, node: &NodeArc) {
     let mut inner = node.owner().inner.lock();
     let listed = K::requests(node, &mut inner).remove(notification);
     drop(inner);

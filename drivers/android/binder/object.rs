@@ -55,7 +55,7 @@ use crate::{
     node::{
         owner_knows,
         LocalNode,
-        NodeRef, //
+        NodeArc, //
     },
     process::Process,
     sys::{
@@ -336,7 +336,7 @@ impl<'a> Filler<'a> {
     /// The receiver gets a handle for somebody else's node.
     fn give_handle(
         &mut self,
-        node: &NodeRef,
+        node: &NodeArc,
         strong: bool,
         object: &FlatObject,
         sender: Option<&Thread>,
@@ -344,7 +344,7 @@ impl<'a> Filler<'a> {
         let handle = self
             .buffer
             .process
-            .insert_handle(node, strong, sender)
+            .insert_ref(node, strong, sender)
             .map_err(|e| (e, "receiver can have no handle for a node"))?;
         self.buffer
             .add_object(ObjectRef::Handle { handle, strong })

@@ -42,11 +42,11 @@ use crate::{
         Freeze,
         Freezing, //
     },
-    handle::Refs,
-    node::NodeRef,
+    node::NodeArc,
     notification::Notification,
     page_range::PageRange,
     range_alloc::RangeAllocator,
+    refs::Refs,
     registry,
     stats::{
         self,
@@ -107,7 +107,7 @@ pub(crate) struct ProcessInner {
     /// Work for whichever thread comes first.
     pub(crate) work: WorkList,
     /// The nodes this process owns, by their `ptr`.
-    pub(crate) nodes: RBTree<u64, NodeRef>,
+    pub(crate) nodes: RBTree<u64, NodeArc>,
     /// How many threads the driver may ask for.
     pub(crate) max_threads: u32,
     /// Threads asked for that did not register yet.
@@ -336,7 +336,7 @@ impl Process {
         if !Arc::ptr_eq(manager.owner(), self) {
             return Err(EPERM);
         }
-        let (strong, weak) = self.totals_of_handle(asked.handle)?;
+        let (strong, weak) = self.totals_of_ref(asked.handle)?;
         Ok(NodeInfoForRef {
             handle: asked.handle,
             strong_count: strong.try_into().unwrap_or(u32::MAX),
@@ -479,7 +479,7 @@ impl Process {
     pub(crate) fn close(self: &Arc<Self>) {
         self.context.unset_manager(self);
         // What buffers refer to need not be given back one by one: all of it goes with the handles.
-        self.seal_handles();
+        self.seal_refs();
         self.inner.lock().dead = true;
     }
 
@@ -495,7 +495,7 @@ impl Process {
         drop(threads);
 
         let nodes = self.release_nodes();
-        self.close_handles();
+        self.close_refs();
         self.cancel_oneway(&nodes);
         drop(nodes);
         loop {

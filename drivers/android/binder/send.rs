@@ -69,7 +69,7 @@ use crate::{
         pop_handled,
         NewTransaction,
         Transaction,
-        TransactionRef, //
+        TransactionArc, //
     },
     transaction_log::{
         Kind,
@@ -312,8 +312,8 @@ impl Outgoing<'_> {
         buffer: Buffer,
         level: Level,
         flags: Flags,
-        call: Option<Option<TransactionRef>>,
-    ) -> Result<TransactionRef, Failure> {
+        call: Option<Option<TransactionArc>>,
+    ) -> Result<TransactionArc, Failure> {
         Transaction::new(
             NewTransaction {
                 debug_id: self.debug_id,
@@ -527,7 +527,7 @@ fn call_oneway(
 struct Place {
     level: Level,
     /// The top of the thread's stack.
-    parent: Option<TransactionRef>,
+    parent: Option<TransactionArc>,
     /// The thread in the target that waits for this very call to come back, if there is one.
     waiting: Option<Arc<Thread>>,
 }
@@ -637,7 +637,7 @@ fn try_reply(
     thread: &Arc<Thread>,
     message: &Message,
     record: &mut Recorded,
-) -> Result<(), (Failure, Option<TransactionRef>)> {
+) -> Result<(), (Failure, Option<TransactionArc>)> {
     let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
@@ -658,7 +658,7 @@ fn try_reply(
 
 fn reply_to(
     outgoing: &Outgoing<'_>,
-    call: &TransactionRef,
+    call: &TransactionArc,
     level: Level,
     caller: &Arc<Thread>,
     record: &Recorded,

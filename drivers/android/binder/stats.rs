@@ -26,7 +26,7 @@ pub(crate) enum Object {
     Thread,
     /// Nodes.
     Node,
-    /// Handles.
+    /// RefTable.
     Handle,
     /// Requests for a death notification.
     Death,

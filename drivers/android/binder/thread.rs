@@ -38,7 +38,7 @@ use crate::{
     defs::*,
     error::Failure,
     freeze::Freeze,
-    node::NodeRef,
+    node::NodeArc,
     process::{
         InnerGuard,
         Process,
@@ -67,7 +67,7 @@ use crate::{
     },
     transaction::{
         self,
-        TransactionRef, //
+        TransactionArc, //
     },
 };
 
@@ -171,7 +171,7 @@ pub(crate) struct ThreadInner {
     /// The thread exited. It gets no work from then on.
     pub(crate) dead: bool,
     /// The innermost of the calls it waits for or works on.
-    pub(crate) stack: Option<TransactionRef>,
+    pub(crate) stack: Option<TransactionArc>,
     /// Work for this thread and no other.
     pub(crate) work: WorkList,
     /// `work` has something worth waking up for. What is queued while this is unset waits for company.
@@ -375,17 +375,17 @@ impl Thread {
         } else {
             None
         };
-        let own = |node: &NodeRef| Arc::ptr_eq(node.owner(), process);
+        let own = |node: &NodeArc| Arc::ptr_eq(node.owner(), process);
         let is_own = manager.as_ref().is_some_and(own);
         let result = match manager {
             Some(_) if is_own => Err(EINVAL),
-            Some(node) => process.insert_handle(&node, strong, None).map(|number| {
+            Some(node) => process.insert_ref(&node, strong, None).map(|number| {
                 if number != 0 {
                     user_error!(process.pid, self.id, "handle 0 came out as {}", number);
                 }
             }),
-            None if more => process.add_to_handle(handle, strong),
-            None => process.remove_from_handle(handle, strong),
+            None if more => process.inc_ref(handle, strong),
+            None => process.dec_ref(handle, strong),
         };
         if let Err(e) = result {
             user_error!(

@@ -29,13 +29,13 @@ use kernel::{
 
 use crate::{
     code::Code,
-    death::DeathRef,
-    freeze::FreezeRef,
-    node::NodeRef,
+    death::DeathArc,
+    freeze::FreezeArc,
+    node::NodeArc,
     process::InnerGuard,
     read_buffer::ReadBuffer,
     thread::Thread,
-    transaction::TransactionRef, //
+    transaction::TransactionArc, //
 };
 
 /// Something that a read hands to user space.
@@ -76,15 +76,15 @@ pub(crate) unsafe trait Work: Send + Sync {
 /// A work item, for listings.
 pub(crate) enum Listed {
     /// A transaction.
-    Transaction(TransactionRef),
+    Transaction(TransactionArc),
     /// A node's owner is to be told something.
-    Node(NodeRef),
+    Node(NodeArc),
     /// A code without anything else to it.
     Code(Arc<Queued<Code>>),
     /// An obituary, or that the request for it was cleared.
-    Death(DeathRef),
+    Death(DeathArc),
     /// A process was frozen or thawed, or the request to know was cleared.
-    Freeze(FreezeRef),
+    Freeze(FreezeArc),
 }
 
 /// Whether a read goes on.

@@ -70,7 +70,7 @@ pub(crate) struct Transaction {
     /// The thread that waits for the reply; `None` for one-way calls and replies.
     from: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
-    from_parent: Option<TransactionRef>,
+    from_parent: Option<TransactionArc>,
     target: Arc<Process>,
     sender_pid: i32,
     code: u32,
@@ -91,14 +91,14 @@ pub(crate) struct NewTransaction<'a> {
     pub(crate) buffer: Buffer,
     pub(crate) level: Level,
     /// The sender waits for a reply. Before that it waited for or worked on the inner transaction, if there is one.
-    pub(crate) call: Option<Option<TransactionRef>>,
+    pub(crate) call: Option<Option<TransactionArc>>,
 }
 
 // With its reference count it fits the allocator's 192 bytes, all of which are cleared on every call.
 const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 192);
 
 /// A counted reference to a transaction.
-pub(crate) type TransactionRef = Arc<Queued<Transaction>>;
+pub(crate) type TransactionArc = Arc<Queued<Transaction>>;
 
 /// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
 struct Receiver {
@@ -107,7 +107,7 @@ struct Receiver {
     /// The thread that works on it.
     thread: Option<Arc<Thread>>,
     /// What that thread was waiting for or working on before.
-    parent: Option<TransactionRef>,
+    parent: Option<TransactionArc>,
     /// The thread that sent it, for logs.
     sender_tid: i32,
     /// The sender's nice value.
@@ -131,7 +131,7 @@ pub(crate) struct Details {
 /// What a transaction had on the stack of the thread that worked on it. It is dropped after the lock.
 struct Handled {
     thread: Option<Arc<Thread>>,
-    parent: Option<TransactionRef>,
+    parent: Option<TransactionArc>,
     saved_nice: i8,
     level: Level,
 }
@@ -142,7 +142,7 @@ impl Transaction {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(new: NewTransaction<'_>, flags: Flags) -> Result<TransactionRef> {
+    pub(crate) fn new(new: NewTransaction<'_>, flags: Flags) -> Result<TransactionArc> {
         let (from, from_parent) = match new.call {
             Some(parent) => (Some(new.sender.clone()), parent),
             None => (None, None),
@@ -217,7 +217,7 @@ impl Transaction {
 
     /// The transaction that the waiting thread waited for or worked on before.
     #[inline]
-    pub(crate) fn from_parent(&self) -> Option<&TransactionRef> {
+    pub(crate) fn from_parent(&self) -> Option<&TransactionArc> {
         self.from_parent.as_ref()
     }
 
@@ -288,7 +288,7 @@ impl Transaction {
     pub(crate) fn handler_parent<'a>(
         &'a self,
         inner: &'a ProcessInner,
-    ) -> Option<&'a TransactionRef> {
+    ) -> Option<&'a TransactionArc> {
         self.receiver.access(inner).parent.as_ref()
     }
 
@@ -337,7 +337,7 @@ impl Drop for Transaction {
 /// # Errors
 ///
 /// `EPROTO` if it works on no call, or one of its own is above it.
-pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionRef, Level), Failure> {
+pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level), Failure> {
     let mut inner = thread.process.inner.lock();
     let Some(call) = thread.state(&mut inner).stack.clone() else {
         return Err(failed(eproto(), "reply without a call"));
@@ -354,7 +354,7 @@ pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionRef, Level
 }
 
 /// Tells whoever waits for `call`, or, if that thread is gone, whoever waits for what it was doing, that it failed.
-pub(crate) fn fail_call(call: TransactionRef, code: u32) {
+pub(crate) fn fail_call(call: TransactionArc, code: u32) {
     let mut next = Some(call);
     while let Some(call) = next {
         if let Some(from) = &call.from {

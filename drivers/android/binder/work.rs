@@ -30,7 +30,7 @@ use crate::{
         Work,
         WorkArc, //
     },
-    transaction::TransactionRef, //
+    transaction::TransactionArc, //
 };
 
 impl Thread {
@@ -75,8 +75,8 @@ impl Thread {
     pub(crate) fn set_stack(
         &self,
         inner: &mut ProcessInner,
-        stack: Option<TransactionRef>,
-    ) -> Option<TransactionRef> {
+        stack: Option<TransactionArc>,
+    ) -> Option<TransactionArc> {
         let busy = stack.is_some();
         let before = core::mem::replace(&mut self.state(inner).stack, stack);
         count(inner.freezing.busy_threads(), before.is_some(), busy);

@@ -14,7 +14,7 @@ use kernel::{
 };
 
 use crate::{
-    node::NodeRef,
+    node::NodeArc,
     process::Process,
     sys::seq_file::Output, //
 };
@@ -34,7 +34,7 @@ pub(super) struct RefsByNode {
     /// The pids of those who have them, by the numbers of node and handle; the youngest handle comes first.
     handles: RBTree<(u32, Reverse<u32>), i32>,
     /// Nodes whose owners are gone, by number.
-    dead: RBTree<u32, NodeRef>,
+    dead: RBTree<u32, NodeArc>,
     /// There was no memory for more, or there were too many.
     incomplete: bool,
 }

@@ -17,7 +17,7 @@ use crate::{
     buffer::Held,
     code::CodeKind,
     defs::TF_ONE_WAY,
-    node::NodeRef,
+    node::NodeArc,
     process::{
         Process,
         ProcessInner, //
@@ -36,7 +36,7 @@ use crate::{
         Work,
         WorkList, //
     },
-    transaction::TransactionRef, //
+    transaction::TransactionArc, //
 };
 
 use super::{
@@ -51,9 +51,9 @@ use super::{
 /// Something that a thread waits for, works on or is to be told, or that waits in a list.
 enum Item {
     /// A call it waits for.
-    Outgoing(TransactionRef),
+    Outgoing(TransactionArc),
     /// A call it works on.
-    Incoming(TransactionRef),
+    Incoming(TransactionArc),
     /// Work that is due.
     Due(Listed),
 }
@@ -146,7 +146,7 @@ impl Contents {
     }
 
     /// The buffer of a transaction that is not delivered yet.
-    fn of_pending(transaction: &TransactionRef) -> Option<Self> {
+    fn of_pending(transaction: &TransactionArc) -> Option<Self> {
         let inner = transaction.target().inner.lock();
         let buffer = transaction.buffer(&inner)?;
         Some(Self::new(transaction.debug_id(), buffer.held.as_ref()?))
@@ -379,7 +379,7 @@ impl<'a> Listing<'a> {
         struct Line {
             id: u32,
             number: u32,
-            node: NodeRef,
+            node: NodeArc,
             strong: usize,
             weak: usize,
             death: u64,
@@ -534,7 +534,7 @@ impl<'a> Listing<'a> {
         }
     }
 
-    fn transaction(&mut self, what: &str, transaction: &TransactionRef) {
+    fn transaction(&mut self, what: &str, transaction: &TransactionArc) {
         let target = transaction.target();
         let details = transaction.details();
         let known = || self.buffers.get(&transaction.debug_id()).copied();
@@ -575,14 +575,14 @@ impl<'a> Listing<'a> {
 /// Writes one node's line.
 pub(super) fn print_node(
     out: &Output<'_>,
-    node: &NodeRef,
+    node: &NodeArc,
     refs: &RefsByNode,
     addresses: Addresses,
 ) {
     let inner = node.owner().inner.lock();
     let counts = node.counts(&inner);
     let (strong, weak) = counts.told();
-    let [handles, strong_handles, local_strong, local_weak] = counts.figures();
+    let [handles, strong_refs, local_strong, local_weak] = counts.figures();
     drop(inner);
     let (ptr, cookie) = addresses.of_node(node);
     seq_print!(
@@ -594,7 +594,7 @@ pub(super) fn print_node(
         u8::from(weak),
         local_strong,
         local_weak,
-        strong_handles,
+        strong_refs,
         handles
     );
     let mut separator = " proc";

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Handles: one process's small numbers for other processes' nodes.
+//! References: what one process holds of the nodes of others, and the handles by which it names them.
 //!
-//! The smallest free number is given to a node that a process hears of for the first time; 0 is kept for the context
-//! manager's. A handle lives as long as it has a strong or a weak count.
+//! A handle is a small number. A process gets the lowest free one when it first receives a reference to a node. 0 is kept
+//! for the context manager's node. A reference lives as long as it has a strong or a weak count.
 //!
-//! A real-time thread's call takes the lock of the table, so it is a spinlock: what a new handle needs is allocated
-//! before, and nothing is done under it that takes longer where there are more handles, but for a search in a tree.
+//! A real-time thread's call takes the lock of the table, so it is a spinlock: what a new reference needs is allocated
+//! before, and nothing under it takes longer with more references, except for searches in trees.
 
 use kernel::{
     new_spinlock,
@@ -27,13 +27,13 @@ use kernel::{
 };
 
 use crate::{
-    death::DeathRef,
-    freeze::FreezeRef,
+    death::DeathArc,
+    freeze::FreezeArc,
     node::{
-        count_handle,
-        uncount_handle,
+        count_ref,
+        uncount_ref,
         LocalNode,
-        NodeRef,
+        NodeArc,
         StrongNode, //
     },
     notification,
@@ -53,7 +53,7 @@ use crate::{
 #[pin_data]
 pub(crate) struct Refs {
     #[pin]
-    table: SpinLock<Handles>,
+    table: SpinLock<RefTable>,
     /// The numbers of the handles. A number is free only after the node has forgotten the reference.
     #[pin]
     handles: Ida,
@@ -63,25 +63,25 @@ impl Refs {
     /// No references.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
-            table <- new_spinlock!(Handles::new(), "Refs::table"),
+            table <- new_spinlock!(RefTable::new(), "Refs::table"),
             handles <- Ida::new(),
         })
     }
 
     /// Locks the table.
     #[inline]
-    pub(crate) fn lock(&self) -> Guard<'_, Handles, SpinLockBackend> {
+    pub(crate) fn lock(&self) -> Guard<'_, RefTable, SpinLockBackend> {
         self.table.lock()
     }
 }
 
 /// The table of one process's references.
-pub(crate) struct Handles {
+pub(crate) struct RefTable {
     /// The file was released. No reference changes from then on.
     closed: bool,
     /// By handle.
-    entries: RBTree<u32, Handle>,
-    /// Handles by the address of the node.
+    entries: RBTree<u32, Ref>,
+    /// RefTable by the address of the node.
     by_node: RBTree<usize, u32>,
 }
 
@@ -90,17 +90,17 @@ pub(crate) struct Handles {
 /// # Invariants
 ///
 /// Not both counts are 0. The node's counts contain this reference: once, and once more as strong if `strong` is not 0.
-pub(crate) struct Handle {
+pub(crate) struct Ref {
     debug_id: u32,
-    node: NodeRef,
+    node: NodeArc,
     strong: usize,
     weak: usize,
-    death: Option<DeathRef>,
-    freeze: Option<FreezeRef>,
+    death: Option<DeathArc>,
+    freeze: Option<FreezeArc>,
     _counted: CountedHandle,
 }
 
-impl Handles {
+impl RefTable {
     /// An empty table.
     fn new() -> Self {
         Self {
@@ -111,19 +111,19 @@ impl Handles {
     }
 
     /// The references, by handle.
-    pub(crate) fn entries(&self) -> &RBTree<u32, Handle> {
+    pub(crate) fn entries(&self) -> &RBTree<u32, Ref> {
         &self.entries
     }
 
     /// The reference with this handle.
-    pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut Handle> {
+    pub(crate) fn get_mut(&mut self, handle: u32) -> Option<&mut Ref> {
         self.entries.get_mut(&handle)
     }
 
     /// Counts one reference more on the handle for `node`, if there is one.
     fn add_to_existing(
         &mut self,
-        node: &NodeRef,
+        node: &NodeArc,
         strong: bool,
         sender: Option<&Thread>,
     ) -> Option<Result<u32>> {
@@ -151,23 +151,23 @@ impl Drop for Taken<'_> {
     }
 }
 
-fn key(node: &NodeRef) -> usize {
+fn key(node: &NodeArc) -> usize {
     Arc::as_ptr(node).addr()
 }
 
 impl Process {
     /// Counts one reference more on `node` in this process's name, and returns the handle.
     ///
-    /// `sender` is as in [`count_handle`].
+    /// `sender` is as in [`count_ref`].
     ///
     /// # Errors
     ///
-    /// - `EINVAL` and `ENOENT` as in [`count_handle`].
+    /// - `EINVAL` and `ENOENT` as in [`count_ref`].
     /// - `ESRCH` if this process is dead.
     /// - `ENOMEM`.
-    pub(crate) fn insert_handle(
+    pub(crate) fn insert_ref(
         &self,
-        node: &NodeRef,
+        node: &NodeArc,
         strong: bool,
         sender: Option<&Thread>,
     ) -> Result<u32> {
@@ -189,12 +189,12 @@ impl Process {
         if let Some(result) = handles.add_to_existing(node, strong, sender) {
             return result;
         }
-        count_handle(node, true, strong, sender)?;
+        count_ref(node, true, strong, sender)?;
         taken.used = true;
         // INVARIANT: One count is 1, and the node has counted the handle.
         handles.entries.insert(entry.into_node(
             number,
-            Handle {
+            Ref {
                 debug_id: next_debug_id(),
                 node: node.clone(),
                 strong: usize::from(strong),
@@ -213,8 +213,8 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
-    /// [`count_handle`].
-    pub(crate) fn add_to_handle(&self, number: u32, strong: bool) -> Result {
+    /// [`count_ref`].
+    pub(crate) fn inc_ref(&self, number: u32, strong: bool) -> Result {
         let mut handles = self.refs.lock();
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
@@ -228,11 +228,11 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is no such handle, or it has no such count.
-    pub(crate) fn remove_from_handle(&self, number: u32, strong: bool) -> Result {
+    pub(crate) fn dec_ref(&self, number: u32, strong: bool) -> Result {
         let mut guard = self.refs.lock();
         let handles = &mut *guard;
         if handles.closed {
-            // All handles go at once, by `close_handles`.
+            // All handles go at once, by `close_refs`.
             return Ok(());
         }
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
@@ -262,7 +262,7 @@ impl Process {
             // Only now: as long as the node counts the handle, nothing else has its number.
             self.refs.handles.free(number);
         }
-        uncount_handle(&node, last_strong, gone);
+        uncount_ref(&node, last_strong, gone);
         Ok(())
     }
 
@@ -302,7 +302,7 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is no such handle.
-    pub(crate) fn totals_of_handle(&self, number: u32) -> Result<(usize, usize)> {
+    pub(crate) fn totals_of_ref(&self, number: u32) -> Result<(usize, usize)> {
         let handles = self.refs.lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if handle.strong == 0 {
@@ -314,12 +314,12 @@ impl Process {
     }
 
     /// No handle changes from now on; what still refers to one need not be given back.
-    pub(crate) fn seal_handles(&self) {
+    pub(crate) fn seal_refs(&self) {
         self.refs.lock().closed = true;
     }
 
     /// Gives up all handles, which are not changed any more.
-    pub(crate) fn close_handles(&self) {
+    pub(crate) fn close_refs(&self) {
         let mut handles = self.refs.lock();
         let entries = core::mem::take(&mut handles.entries);
         let by_node = core::mem::take(&mut handles.by_node);
@@ -327,20 +327,20 @@ impl Process {
         drop(by_node);
         for handle in entries.values() {
             handle.cancel_notifications();
-            uncount_handle(&handle.node, handle.strong != 0, true);
+            uncount_ref(&handle.node, handle.strong != 0, true);
             cond_resched();
         }
     }
 }
 
-impl Handle {
+impl Ref {
     /// The reference's number in logs.
     pub(crate) fn debug_id(&self) -> u32 {
         self.debug_id
     }
 
     /// The node that it is to.
-    pub(crate) fn node(&self) -> &NodeRef {
+    pub(crate) fn node(&self) -> &NodeArc {
         &self.node
     }
 
@@ -355,17 +355,17 @@ impl Handle {
     }
 
     /// The request for a death notification.
-    pub(crate) fn death(&self) -> Option<&DeathRef> {
+    pub(crate) fn death(&self) -> Option<&DeathArc> {
         self.death.as_ref()
     }
 
     /// The place for a request for a death notification.
-    pub(crate) fn death_mut(&mut self) -> &mut Option<DeathRef> {
+    pub(crate) fn death_mut(&mut self) -> &mut Option<DeathArc> {
         &mut self.death
     }
 
     /// The place for a request for a freeze notification.
-    pub(crate) fn freeze_mut(&mut self) -> &mut Option<FreezeRef> {
+    pub(crate) fn freeze_mut(&mut self) -> &mut Option<FreezeArc> {
         &mut self.freeze
     }
 
@@ -387,7 +387,7 @@ impl Handle {
         let more = count.checked_add(1).ok_or(EOVERFLOW)?;
         if *count == 0 {
             // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
-            count_handle(&self.node, false, strong, sender)?;
+            count_ref(&self.node, false, strong, sender)?;
         }
         *count = more;
         Ok(())
