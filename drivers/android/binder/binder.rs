@@ -90,8 +90,6 @@ mod oneway;
 
 mod registry;
 
-mod work;
-
 mod notification;
 
 mod death;
@@ -113,6 +111,8 @@ mod send;
 mod transaction;
 
 mod thread;
+
+mod write_read;
 
 mod process;
 

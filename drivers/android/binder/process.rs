@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 //! One open binder file: its threads, its calls into the driver, its end.
 
 use kernel::{
     cred::Credential,
-    list::List,
+    list::{
+        List,
+        ListArc, //
+    },
     new_condvar, new_spinlock,
     prelude::*,
     rbtree::{
@@ -62,7 +65,11 @@ use crate::{
         wait::PollQueue, //
     },
     thread::Thread,
-    todo::WorkList,
+    todo::{
+        Work,
+        WorkArc,
+        WorkList, //
+    },
     unacknowledged::Unacknowledged, //
 };
 
@@ -510,5 +517,70 @@ impl Process {
         self.release_buffers();
         registry::remove(self);
         stats::OF_DEAD_PROCESSES.add(&self.stats);
+    }
+}
+
+impl ProcessInner {
+    /// Puts `thread`, which is about to sleep, at the head of the threads that may be given any work.
+    pub(crate) fn add_waiting_thread(&mut self, thread: &Arc<Thread>) {
+        if let Ok(thread) = ListArc::try_from_arc(thread.clone()) {
+            self.idle.push_front(thread);
+        }
+    }
+
+    /// Takes `thread` off those threads, if it is one of them.
+    #[expect(unsafe_code)]
+    pub(crate) fn remove_waiting_thread(&mut self, thread: &Thread) {
+        // This shows that the thread is of the process that `self` is of.
+        thread.state(self);
+        // SAFETY: A thread is put on one list of this number only, the `idle` of its own process, which is this one as
+        // was just shown.
+        unsafe { self.idle.remove(thread) };
+    }
+}
+
+impl Process {
+    /// Queues work that any thread may do, and wakes one for it.
+    pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+        inner.work.push_back(work);
+        self.wake_one(inner);
+    }
+
+    /// Queues work for an idle thread if there is one, for any thread if not.
+    pub(crate) fn push_to_idle<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+        sync: bool,
+    ) {
+        if let Some(thread) = inner.idle.pop_front() {
+            thread.push(inner, work, sync);
+        } else {
+            inner.work.push_back(work);
+            self.poll_if_polled(inner);
+        }
+    }
+
+    /// Queues work of any kind that was queued before, for an idle thread or for any.
+    pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
+        inner.work.push_back_any(work);
+        self.wake_one(inner);
+    }
+
+    /// Wakes an idle thread, if there is one, to look at the common work.
+    pub(crate) fn wake_one(&self, inner: &mut ProcessInner) {
+        if let Some(thread) = inner.idle.pop_front() {
+            thread.wake(inner, false);
+        } else {
+            self.poll_if_polled(inner);
+        }
+    }
+
+    /// No thread sleeps that could take the work; some may poll. As long as all of those have other things to do they
+    /// are left alone, as the C driver does. Where those that polled are gone, somebody may still watch the file.
+    fn poll_if_polled(&self, inner: &ProcessInner) {
+        if inner.polled && (inner.polling_threads == 0 || inner.free_polling_threads != 0) {
+            self.poll.wake();
+        }
     }
 }

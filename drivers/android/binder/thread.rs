@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
-//! What one thread does in the driver: carry out the commands in its write buffer, and read what there is for it.
+//! Threads: what each waits for or works on, what it has to read, and how it sleeps.
 
 use kernel::{
     list::{
         impl_list_arc_safe,
         impl_list_item,
         AtomicTracker,
-        ListArc,
         ListLinks,
         TryNewListArc, //
     },
@@ -22,11 +21,6 @@ use kernel::{
         Arc,
         LockedBy, //
     },
-    uaccess::{
-        UserPtr,
-        UserSlice,
-        UserSliceReader, //
-    },
 };
 
 use crate::{
@@ -34,35 +28,26 @@ use crate::{
         Code,
         CodeKind, //
     },
-    death::Death,
     defs::*,
-    error::Failure,
-    freeze::Freeze,
-    node::NodeArc,
     process::{
         InnerGuard,
         Process,
         ProcessInner,
         IDLE, //
     },
-    read_buffer::ReadBuffer,
-    send::{
-        self,
-        Message, //
-    },
     stats::CountedThread,
     sys::{
         helpers::{
             cond_resched,
-            is_killed,
             user_error, //
         },
         nice,
         wait::Sleeper, //
     },
     todo::{
-        Delivered,
         Queued,
+        Work,
+        WorkArc,
         WorkList, //
     },
     transaction::{
@@ -209,224 +194,205 @@ pub(crate) const LOOPER_WAITING: u32 = 0x10;
 /// Polls.
 pub(crate) const LOOPER_POLL: u32 = 0x20;
 
-/// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
-/// `BR_TRANSACTION_SEC_CTX`.
-const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
-
-/// The longest command with its argument.
-const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
-
-/// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or their kind with buffers.
-fn message(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Message> {
-    Ok(Message {
-        data: reader.read()?,
-        extra_size: if with_buffers { reader.read()? } else { 0 },
-    })
+impl ThreadInner {
+    /// Whether the thread may take work that is not for it alone: it has nothing else to do.
+    fn takes_any_work(&self) -> bool {
+        self.stack.is_none() && self.work.is_empty()
+    }
 }
 
 impl Thread {
-    /// `BINDER_WRITE_READ`: first commands, then returns. What was done is in `bwr`, also on failure.
-    ///
-    /// # Errors
-    ///
-    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not. `EINTR` between two if the thread was killed.
-    /// - Of reading: `EAGAIN` if there is nothing and `nonblock`, `EINTR` for a signal, `EFAULT`.
-    pub(crate) fn write_read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
-        if bwr.write_size > 0 {
-            if let Err(e) = self.write(bwr) {
-                bwr.read_consumed = 0;
-                return Err(e);
-            }
-        }
-        if bwr.read_size > 0 {
-            self.read(bwr, nonblock)?;
-        }
-        Ok(())
+    /// The thread's guarded part.
+    #[inline]
+    pub(crate) fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut ThreadInner {
+        self.inner.access_mut(inner)
     }
 
-    /// Carries out commands until they end or one of them fails.
-    fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
-        // A size that leads beyond the end of memory means an empty buffer.
-        let end = bwr.write_buffer.wrapping_add(bwr.write_size);
-        while self.return_code.load(Relaxed) == 0 {
-            let next = bwr.write_buffer.wrapping_add(bwr.write_consumed);
-            if next >= end {
-                break;
-            }
-            // The size says where the last command begins, not where it ends.
-            // CAST: The driver runs on 64-bit kernels only.
-            let start = UserPtr::from_addr(next as usize);
-            let mut reader = UserSlice::new(start, LONGEST_COMMAND).reader();
-            self.command(&mut reader)?;
-            // What user space wrote there may lead to commands below the buffer, so this wraps, too.
-            let length = LONGEST_COMMAND.wrapping_sub(reader.len()) as u64;
-            bwr.write_consumed = bwr.write_consumed.wrapping_add(length);
-            // The buffer can be as large as the address space, with few pages behind it: to carry it out can take days.
-            if is_killed() {
-                return Err(EINTR);
-            }
-        }
-        Ok(())
+    /// Brings the process's counts of threads that poll up to date with this one, whose state has changed.
+    #[cold]
+    fn recount(&self, inner: &mut ProcessInner) {
+        let state = self.state(inner);
+        let polling = state.looper & LOOPER_POLL != 0;
+        let now = Tally {
+            polling,
+            free_polling: polling && state.takes_any_work(),
+        };
+        let before = core::mem::replace(&mut state.tally, now);
+        count(&mut inner.polling_threads, before.polling, now.polling);
+        count(
+            &mut inner.free_polling_threads,
+            before.free_polling,
+            now.free_polling,
+        );
     }
 
-    fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
-        let command: u32 = reader.read()?;
-        self.process.stats.command(command);
-        match command {
-            BC_TRANSACTION => send::call(self, &message(reader, false)?),
-            BC_REPLY => send::reply(self, &message(reader, false)?),
-            BC_TRANSACTION_SG => send::call(self, &message(reader, true)?),
-            BC_REPLY_SG => send::reply(self, &message(reader, true)?),
-            BC_FREE_BUFFER => self.free_buffer(reader.read()?),
-            BC_INCREFS => self.change_handle(reader.read()?, true, false)?,
-            BC_ACQUIRE => self.change_handle(reader.read()?, true, true)?,
-            BC_RELEASE => self.change_handle(reader.read()?, false, true)?,
-            BC_DECREFS => self.change_handle(reader.read()?, false, false)?,
-            BC_INCREFS_DONE => self.acknowledge(reader.read()?, false),
-            BC_ACQUIRE_DONE => self.acknowledge(reader.read()?, true),
-            BC_REGISTER_LOOPER => self.register_looper(),
-            BC_ENTER_LOOPER => self.enter_looper(),
-            BC_EXIT_LOOPER => {
-                let mut inner = self.process.inner.lock();
-                self.state(&mut inner).looper |= LOOPER_EXITED;
-            }
-            BC_REQUEST_DEATH_NOTIFICATION => {
-                let HandleCookie { handle, cookie } = reader.read()?;
-                let result = self.process.request_notification::<Death>(handle, cookie);
-                match result.as_ref().err().map(|failure| failure.error) {
-                    Some(ENOMEM) => {
-                        let mut inner = self.process.inner.lock();
-                        self.push_return_error(&mut inner, BR_ERROR);
-                    }
-                    _ => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
-                }
-            }
-            BC_CLEAR_DEATH_NOTIFICATION => {
-                let HandleCookie { handle, cookie } = reader.read()?;
-                let result = self.clear_notification::<Death>(handle, cookie);
-                self.refused("BC_CLEAR_DEATH_NOTIFICATION", cookie, result);
-            }
-            BC_DEAD_BINDER_DONE => {
-                let cookie: u64 = reader.read()?;
-                let result = self.acknowledge_notification::<Death>(cookie);
-                self.refused("BC_DEAD_BINDER_DONE", cookie, result);
-            }
-            BC_REQUEST_FREEZE_NOTIFICATION => {
-                let HandleCookie { handle, cookie } = reader.read()?;
-                self.process
-                    .request_notification::<Freeze>(handle, cookie)?;
-            }
-            BC_CLEAR_FREEZE_NOTIFICATION => {
-                let HandleCookie { handle, cookie } = reader.read()?;
-                self.clear_notification::<Freeze>(handle, cookie)?;
-            }
-            BC_FREEZE_NOTIFICATION_DONE => {
-                self.acknowledge_notification::<Freeze>(reader.read()?)?;
-            }
-            _ => {
-                user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
-                return Err(EINVAL);
-            }
-        }
-        Ok(())
-    }
-
-    /// Logs why a command about a notification was not carried out, if it was not.
-    fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
-        if let Err(failure) = result {
-            user_error!(
-                self.process.pid,
-                self.id,
-                "{} with cookie {:#x} refused: {}",
-                command,
-                cookie,
-                failure.reason
-            );
-        }
-    }
-
-    fn free_buffer(&self, address: u64) {
-        // CAST: The driver runs on 64-bit kernels only.
-        match self.process.take_buffer(address as usize) {
-            Ok(mut buffer) => {
-                // The kernel lets go of the files when this thread returns to user space, so it should not stay.
-                if self.process.is_current() && buffer.close_descriptors() {
-                    self.need_return.store(true, Relaxed);
-                }
-            }
-            Err(_) => user_error!(
-                self.process.pid,
-                self.id,
-                "BC_FREE_BUFFER: no buffer at {:#x}",
-                address
-            ),
-        }
-    }
-
-    /// `BC_INCREFS`, `BC_ACQUIRE`, `BC_RELEASE`, `BC_DECREFS`. What is refused is logged and counts as carried out.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` if the context manager wants a handle for itself.
-    fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
-        let process = &self.process;
-        let manager = if more && handle == 0 {
-            process.context.manager_node_ref()
+    /// The thread polls from now on, or has stopped for good.
+    pub(crate) fn set_polling(&self, inner: &mut ProcessInner, polling: bool) {
+        let state = self.state(inner);
+        if polling {
+            state.looper |= LOOPER_POLL;
         } else {
-            None
-        };
-        let own = |node: &NodeArc| Arc::ptr_eq(node.owner(), process);
-        let is_own = manager.as_ref().is_some_and(own);
-        let result = match manager {
-            Some(_) if is_own => Err(EINVAL),
-            Some(node) => process.insert_ref(&node, strong, None).map(|number| {
-                if number != 0 {
-                    user_error!(process.pid, self.id, "handle 0 came out as {}", number);
-                }
-            }),
-            None if more => process.inc_ref(handle, strong),
-            None => process.dec_ref(handle, strong),
-        };
-        if let Err(e) = result {
-            user_error!(
-                process.pid,
-                self.id,
-                "{} of handle {} refused: {:?}",
-                match (more, strong) {
-                    (true, true) => "BC_ACQUIRE",
-                    (true, false) => "BC_INCREFS",
-                    (false, true) => "BC_RELEASE",
-                    (false, false) => "BC_DECREFS",
-                },
-                handle,
-                e
-            );
+            state.looper &= !LOOPER_POLL;
         }
-        if is_own {
-            return Err(EINVAL);
-        }
-        Ok(())
+        self.recount(inner);
     }
 
-    fn acknowledge(&self, node: PtrCookie, strong: bool) {
-        if let Err(reason) = self.process.acknowledge(node, strong) {
-            user_error!(
-                self.process.pid,
-                self.id,
-                "{} of node {:#x} with cookie {:#x} refused: {}",
-                if strong {
-                    "BC_ACQUIRE_DONE"
-                } else {
-                    "BC_INCREFS_DONE"
-                },
-                node.ptr,
-                node.cookie,
-                reason
-            );
+    /// Makes `stack` the innermost of the calls that the thread waits for or works on; returns what was that before.
+    /// It is dropped after the lock.
+    #[must_use]
+    pub(crate) fn set_stack(
+        &self,
+        inner: &mut ProcessInner,
+        stack: Option<TransactionArc>,
+    ) -> Option<TransactionArc> {
+        let busy = stack.is_some();
+        let before = core::mem::replace(&mut self.state(inner).stack, stack);
+        count(inner.freezing.busy_threads(), before.is_some(), busy);
+        self.work_changed(inner);
+        before
+    }
+
+    /// What the thread has to do has changed, which is counted if it polls.
+    #[inline]
+    fn work_changed(&self, inner: &mut ProcessInner) {
+        if self.state(inner).looper & LOOPER_POLL != 0 {
+            self.recount(inner);
         }
     }
 
-    fn register_looper(&self) {
+    /// Takes the first work that is for this thread alone.
+    #[inline]
+    pub(crate) fn pop(&self, inner: &mut ProcessInner) -> Option<WorkArc<dyn Work>> {
+        let state = self.state(inner);
+        let work = state.work.pop_front();
+        if state.work.is_empty() {
+            state.has_work = false;
+        }
+        self.work_changed(inner);
+        work
+    }
+
+    /// Takes `item` off this thread's work, if it is there.
+    pub(crate) fn unqueue<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        item: &Arc<Queued<T>>,
+    ) -> Option<WorkArc<dyn Work>> {
+        let removed = self.state(inner).work.remove(item);
+        self.work_changed(inner);
+        removed
+    }
+
+    /// Queues work for this thread and wakes it.
+    pub(crate) fn push<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+        sync: bool,
+    ) {
+        let state = self.state(inner);
+        state.work.push_back(work);
+        state.has_work = true;
+        self.work_changed(inner);
+        self.wake(inner, sync);
+    }
+
+    /// Queues work that this thread will see in its next read, but need not be woken for.
+    pub(crate) fn push_deferred<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+    ) {
+        self.state(inner).work.push_back(work);
+        self.work_changed(inner);
+    }
+
+    /// Queues work that this thread, which is the current one, will see in its next read.
+    pub(crate) fn push_own<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+        self.state(inner).work.push_back(work);
+        self.has_own(inner);
+    }
+
+    /// This thread, which is the current one, has got work. It may well wait for that in `epoll_wait` next, which knows
+    /// only of what it is woken for.
+    fn has_own(&self, inner: &mut ProcessInner) {
+        let state = self.state(inner);
+        let had = core::mem::replace(&mut state.has_work, true);
+        self.work_changed(inner);
+        if !had && self.state(inner).looper & LOOPER_POLL != 0 {
+            self.process.poll.wake();
+        }
+    }
+
+    /// Queues work for this thread, which is the current one, if it is a looper, and for any thread if not.
+    pub(crate) fn push_own_or_any<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkArc<T>,
+    ) {
+        let state = self.state(inner);
+        if state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0 {
+            self.push_own(inner, work);
+        } else {
+            self.process.push(inner, work);
+        }
+    }
+
+    /// Makes a failed call known to this thread, which waits for it.
+    pub(crate) fn push_reply_error(&self, inner: &mut ProcessInner, code: u32) {
+        let state = self.state(inner);
+        if state.reply_error.is_none() {
+            state.reply_error = Some(code);
+        }
+        if let Some(work) = self.reply_error.to_queue() {
+            self.push(inner, work, false);
+        }
+    }
+
+    /// Makes a failed command known to this thread, which gave it.
+    pub(crate) fn push_return_error(&self, inner: &mut ProcessInner, code: u32) {
+        self.return_code.store(code, Relaxed);
+        if let Some(work) = self.return_error.to_queue() {
+            self.push_own(inner, work);
+        }
+    }
+
+    /// Wakes this thread if it sleeps, and whoever polls in its stead.
+    pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
+        self.sleeper.wake(sync);
+        if self.state(inner).looper & LOOPER_POLL != 0 {
+            self.process.poll.wake();
+        }
+    }
+
+    /// The right to queue one `BR_TRANSACTION_COMPLETE` (or `code` in its place) for this thread.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn complete_work(&self, code: u32) -> Result<WorkArc<Code>> {
+        let work = match self.complete.to_queue() {
+            Some(work) => work,
+            None => Code::new_complete()?.to_queue().ok_or(ENOMEM)?,
+        };
+        work.set(code);
+        Ok(work)
+    }
+
+    /// See [`ThreadInner::takes_any_work`].
+    pub(crate) fn takes_any_work(&self, inner: &mut ProcessInner) -> bool {
+        self.state(inner).takes_any_work()
+    }
+
+    /// Whether a read has something to return.
+    pub(crate) fn is_ready(&self, inner: &mut ProcessInner, takes_any: bool) -> bool {
+        self.state(inner).has_work
+            || self.need_return.load(Relaxed)
+            || (takes_any && !inner.work.is_empty())
+    }
+
+    /// `BC_REGISTER_LOOPER`.
+    pub(crate) fn register_looper(&self) {
         let mut inner = self.process.inner.lock();
         let asked = inner.requested_threads.checked_sub(1);
         let state = self.state(&mut inner);
@@ -455,7 +421,8 @@ impl Thread {
         }
     }
 
-    fn enter_looper(&self) {
+    /// `BC_ENTER_LOOPER`.
+    pub(crate) fn enter_looper(&self) {
         let mut inner = self.process.inner.lock();
         let state = self.state(&mut inner);
         let registered = state.looper & LOOPER_REGISTERED != 0;
@@ -473,68 +440,8 @@ impl Thread {
         }
     }
 
-    /// Fills the read buffer.
-    fn read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
-        // CAST: The driver runs on 64-bit kernels only.
-        let mut out = ReadBuffer::new(
-            bwr.read_buffer as usize,
-            bwr.read_size as usize,
-            bwr.read_consumed as usize,
-            &self.process.stats,
-        )?;
-        let result = self
-            .fill(&mut out, nonblock)
-            .and_then(|()| self.end_read(&out));
-        if result.is_err() {
-            self.pass_on(&mut self.process.inner.lock());
-        }
-        if result.is_ok() {
-            bwr.read_consumed = out.consumed() as u64;
-        }
-        result
-    }
-
-    fn fill(self: &Arc<Self>, out: &mut ReadBuffer<'_>, nonblock: bool) -> Result {
-        if out.consumed() == 0 {
-            out.put(&BR_NOOP)?;
-        }
-        let empty = out.consumed();
-        loop {
-            let (inner, takes_any) = self.wait(nonblock)?;
-            self.deliver_all(inner, out, takes_any)?;
-            // Woken for nothing it sleeps on, unless it is wanted back in user space.
-            if out.consumed() != empty
-                || out.room() < ROOM_FOR_ANY
-                || self.need_return.load(Relaxed)
-            {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Hands out work until there is no more, no room, or something after which a read ends.
-    fn deliver_all<'a>(
-        self: &'a Arc<Self>,
-        mut inner: InnerGuard<'a>,
-        out: &mut ReadBuffer<'_>,
-        takes_any: bool,
-    ) -> Result {
-        while out.room() >= ROOM_FOR_ANY {
-            let mut work = self.pop(&mut inner);
-            if work.is_none() && takes_any {
-                work = inner.work.pop_front();
-            }
-            let Some(work) = work else { break };
-            if work.into_arc().deliver(self, inner, out)? == Delivered::Last {
-                break;
-            }
-            inner = self.process.inner.lock();
-        }
-        Ok(())
-    }
-
     /// Waits until there is something to read. Returns whether it may be work that is not for this thread alone.
-    fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
+    pub(crate) fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
         let mut inner = self.process.inner.lock();
         let mut takes_any = self.takes_any_work(&mut inner);
         // What a one-way call before asked for, or the thread itself, is not to last.
@@ -553,9 +460,7 @@ impl Thread {
                     break;
                 }
                 if takes_any {
-                    if let Ok(idle) = ListArc::try_from_arc(self.clone()) {
-                        inner.idle.push_front(idle);
-                    }
+                    inner.add_waiting_thread(self);
                 }
                 self.sleeper.prepare();
                 drop(inner);
@@ -563,7 +468,7 @@ impl Thread {
                 inner = self.process.inner.lock();
                 self.sleeper.finish();
                 if takes_any {
-                    self.leave_idle(&mut inner);
+                    inner.remove_waiting_thread(self);
                 }
                 if current!().signal_pending() {
                     result = Err(EINTR);
@@ -578,27 +483,8 @@ impl Thread {
         result.map(|()| (inner, takes_any))
     }
 
-    /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
-    /// left to take work and there may be more.
-    fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
-        let mut inner = self.process.inner.lock();
-        self.pass_on(&mut inner);
-        let ask = inner.requested_threads == 0
-            && inner.idle.is_empty()
-            && inner.started_threads < inner.max_threads
-            && self.state(&mut inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0;
-        if ask {
-            inner.requested_threads = 1;
-        }
-        drop(inner);
-        if ask {
-            out.replace_first(BR_SPAWN_LOOPER)?;
-        }
-        Ok(())
-    }
-
     /// Wakes another thread for work that this one did not take.
-    fn pass_on(&self, inner: &mut ProcessInner) {
+    pub(crate) fn pass_on(&self, inner: &mut ProcessInner) {
         if !inner.work.is_empty() {
             self.process.wake_one(inner);
         }
@@ -627,4 +513,14 @@ impl Thread {
             cond_resched();
         }
     }
+}
+
+/// Counts a thread, or no longer, where something has become true of it, or is no longer true.
+///
+/// A thread is taken off only where it was counted.
+#[inline]
+fn count(threads: &mut u32, before: bool, now: bool) {
+    *threads = threads
+        .wrapping_add(u32::from(now))
+        .wrapping_sub(u32::from(before));
 }

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0
+#![forbid(unsafe_code)]
+
+//! `BINDER_WRITE_READ`: carries out the commands in the write buffer, and fills the read buffer with returns.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice,
+        UserSliceReader, //
+    },
+};
+
+use crate::{
+    death::Death,
+    defs::*,
+    error::Failure,
+    freeze::Freeze,
+    node::NodeArc,
+    process::InnerGuard,
+    read_buffer::ReadBuffer,
+    send::{
+        self,
+        Message, //
+    },
+    sys::helpers::is_killed,
+    sys::helpers::user_error,
+    thread::{
+        Thread,
+        LOOPER_ENTERED,
+        LOOPER_EXITED,
+        LOOPER_REGISTERED, //
+    },
+    todo::Delivered, //
+};
+
+/// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
+/// `BR_TRANSACTION_SEC_CTX`.
+const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
+
+/// The longest command with its argument.
+const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
+
+/// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or their kind with buffers.
+fn message(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Message> {
+    Ok(Message {
+        data: reader.read()?,
+        extra_size: if with_buffers { reader.read()? } else { 0 },
+    })
+}
+
+impl Thread {
+    /// `BINDER_WRITE_READ`: first commands, then returns. What was done is in `bwr`, also on failure.
+    ///
+    /// # Errors
+    ///
+    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not. `EINTR` between two if the thread was killed.
+    /// - Of reading: `EAGAIN` if there is nothing and `nonblock`, `EINTR` for a signal, `EFAULT`.
+    pub(crate) fn write_read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
+        if bwr.write_size > 0 {
+            if let Err(e) = self.write(bwr) {
+                bwr.read_consumed = 0;
+                return Err(e);
+            }
+        }
+        if bwr.read_size > 0 {
+            self.read(bwr, nonblock)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out commands until they end or one of them fails.
+    fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
+        // A size that leads beyond the end of memory means an empty buffer.
+        let end = bwr.write_buffer.wrapping_add(bwr.write_size);
+        while self.return_code.load(Relaxed) == 0 {
+            let next = bwr.write_buffer.wrapping_add(bwr.write_consumed);
+            if next >= end {
+                break;
+            }
+            // The size says where the last command begins, not where it ends.
+            // CAST: The driver runs on 64-bit kernels only.
+            let start = UserPtr::from_addr(next as usize);
+            let mut reader = UserSlice::new(start, LONGEST_COMMAND).reader();
+            self.command(&mut reader)?;
+            // What user space wrote there may lead to commands below the buffer, so this wraps, too.
+            let length = LONGEST_COMMAND.wrapping_sub(reader.len()) as u64;
+            bwr.write_consumed = bwr.write_consumed.wrapping_add(length);
+            // The buffer can be as large as the address space, with few pages behind it: to carry it out can take days.
+            if is_killed() {
+                return Err(EINTR);
+            }
+        }
+        Ok(())
+    }
+
+    fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
+        let command: u32 = reader.read()?;
+        self.process.stats.command(command);
+        match command {
+            BC_TRANSACTION => send::call(self, &message(reader, false)?),
+            BC_REPLY => send::reply(self, &message(reader, false)?),
+            BC_TRANSACTION_SG => send::call(self, &message(reader, true)?),
+            BC_REPLY_SG => send::reply(self, &message(reader, true)?),
+            BC_FREE_BUFFER => self.free_buffer(reader.read()?),
+            BC_INCREFS => self.change_handle(reader.read()?, true, false)?,
+            BC_ACQUIRE => self.change_handle(reader.read()?, true, true)?,
+            BC_RELEASE => self.change_handle(reader.read()?, false, true)?,
+            BC_DECREFS => self.change_handle(reader.read()?, false, false)?,
+            BC_INCREFS_DONE => self.acknowledge(reader.read()?, false),
+            BC_ACQUIRE_DONE => self.acknowledge(reader.read()?, true),
+            BC_REGISTER_LOOPER => self.register_looper(),
+            BC_ENTER_LOOPER => self.enter_looper(),
+            BC_EXIT_LOOPER => {
+                let mut inner = self.process.inner.lock();
+                self.state(&mut inner).looper |= LOOPER_EXITED;
+            }
+            BC_REQUEST_DEATH_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                let result = self.process.request_notification::<Death>(handle, cookie);
+                match result.as_ref().err().map(|failure| failure.error) {
+                    Some(ENOMEM) => {
+                        let mut inner = self.process.inner.lock();
+                        self.push_return_error(&mut inner, BR_ERROR);
+                    }
+                    _ => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
+                }
+            }
+            BC_CLEAR_DEATH_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                let result = self.clear_notification::<Death>(handle, cookie);
+                self.refused("BC_CLEAR_DEATH_NOTIFICATION", cookie, result);
+            }
+            BC_DEAD_BINDER_DONE => {
+                let cookie: u64 = reader.read()?;
+                let result = self.acknowledge_notification::<Death>(cookie);
+                self.refused("BC_DEAD_BINDER_DONE", cookie, result);
+            }
+            BC_REQUEST_FREEZE_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                self.process
+                    .request_notification::<Freeze>(handle, cookie)?;
+            }
+            BC_CLEAR_FREEZE_NOTIFICATION => {
+                let HandleCookie { handle, cookie } = reader.read()?;
+                self.clear_notification::<Freeze>(handle, cookie)?;
+            }
+            BC_FREEZE_NOTIFICATION_DONE => {
+                self.acknowledge_notification::<Freeze>(reader.read()?)?;
+            }
+            _ => {
+                user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs why a command about a notification was not carried out, if it was not.
+    fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            user_error!(
+                self.process.pid,
+                self.id,
+                "{} with cookie {:#x} refused: {}",
+                command,
+                cookie,
+                failure.reason
+            );
+        }
+    }
+
+    fn free_buffer(&self, address: u64) {
+        // CAST: The driver runs on 64-bit kernels only.
+        match self.process.take_buffer(address as usize) {
+            Ok(mut buffer) => {
+                // The kernel lets go of the files when this thread returns to user space, so it should not stay.
+                if self.process.is_current() && buffer.close_descriptors() {
+                    self.need_return.store(true, Relaxed);
+                }
+            }
+            Err(_) => user_error!(
+                self.process.pid,
+                self.id,
+                "BC_FREE_BUFFER: no buffer at {:#x}",
+                address
+            ),
+        }
+    }
+
+    /// `BC_INCREFS`, `BC_ACQUIRE`, `BC_RELEASE`, `BC_DECREFS`. What is refused is logged and counts as carried out.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the context manager wants a handle for itself.
+    fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
+        let process = &self.process;
+        let manager = if more && handle == 0 {
+            process.context.manager_node_ref()
+        } else {
+            None
+        };
+        let own = |node: &NodeArc| Arc::ptr_eq(node.owner(), process);
+        let is_own = manager.as_ref().is_some_and(own);
+        let result = match manager {
+            Some(_) if is_own => Err(EINVAL),
+            Some(node) => process.insert_ref(&node, strong, None).map(|number| {
+                if number != 0 {
+                    user_error!(process.pid, self.id, "handle 0 came out as {}", number);
+                }
+            }),
+            None if more => process.inc_ref(handle, strong),
+            None => process.dec_ref(handle, strong),
+        };
+        if let Err(e) = result {
+            user_error!(
+                process.pid,
+                self.id,
+                "{} of handle {} refused: {:?}",
+                match (more, strong) {
+                    (true, true) => "BC_ACQUIRE",
+                    (true, false) => "BC_INCREFS",
+                    (false, true) => "BC_RELEASE",
+                    (false, false) => "BC_DECREFS",
+                },
+                handle,
+                e
+            );
+        }
+        if is_own {
+            return Err(EINVAL);
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&self, node: PtrCookie, strong: bool) {
+        if let Err(reason) = self.process.acknowledge(node, strong) {
+            user_error!(
+                self.process.pid,
+                self.id,
+                "{} of node {:#x} with cookie {:#x} refused: {}",
+                if strong {
+                    "BC_ACQUIRE_DONE"
+                } else {
+                    "BC_INCREFS_DONE"
+                },
+                node.ptr,
+                node.cookie,
+                reason
+            );
+        }
+    }
+
+    /// Fills the read buffer.
+    fn read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
+        // CAST: The driver runs on 64-bit kernels only.
+        let mut out = ReadBuffer::new(
+            bwr.read_buffer as usize,
+            bwr.read_size as usize,
+            bwr.read_consumed as usize,
+            &self.process.stats,
+        )?;
+        let result = self
+            .fill(&mut out, nonblock)
+            .and_then(|()| self.end_read(&out));
+        if result.is_err() {
+            self.pass_on(&mut self.process.inner.lock());
+        }
+        if result.is_ok() {
+            bwr.read_consumed = out.consumed() as u64;
+        }
+        result
+    }
+
+    fn fill(self: &Arc<Self>, out: &mut ReadBuffer<'_>, nonblock: bool) -> Result {
+        if out.consumed() == 0 {
+            out.put(&BR_NOOP)?;
+        }
+        let empty = out.consumed();
+        loop {
+            let (inner, takes_any) = self.wait(nonblock)?;
+            self.deliver_all(inner, out, takes_any)?;
+            // Woken for nothing it sleeps on, unless it is wanted back in user space.
+            if out.consumed() != empty
+                || out.room() < ROOM_FOR_ANY
+                || self.need_return.load(Relaxed)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands out work until there is no more, no room, or something after which a read ends.
+    fn deliver_all<'a>(
+        self: &'a Arc<Self>,
+        mut inner: InnerGuard<'a>,
+        out: &mut ReadBuffer<'_>,
+        takes_any: bool,
+    ) -> Result {
+        while out.room() >= ROOM_FOR_ANY {
+            let mut work = self.pop(&mut inner);
+            if work.is_none() && takes_any {
+                work = inner.work.pop_front();
+            }
+            let Some(work) = work else { break };
+            if work.into_arc().deliver(self, inner, out)? == Delivered::Last {
+                break;
+            }
+            inner = self.process.inner.lock();
+        }
+        Ok(())
+    }
+
+    /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
+    /// left to take work and there may be more.
+    fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
+        let mut inner = self.process.inner.lock();
+        self.pass_on(&mut inner);
+        let ask = inner.requested_threads == 0
+            && inner.idle.is_empty()
+            && inner.started_threads < inner.max_threads
+            && self.state(&mut inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0;
+        if ask {
+            inner.requested_threads = 1;
+        }
+        drop(inner);
+        if ask {
+            out.replace_first(BR_SPAWN_LOOPER)?;
+        }
+        Ok(())
+    }
+}
