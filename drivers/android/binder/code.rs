@@ -12,6 +12,7 @@ use kernel::{
         },
         Arc, //
     },
+    warn_on, //
 };
 
 use crate::{
@@ -94,10 +95,12 @@ unsafe impl Work for Code {
     ) -> Result<Delivered> {
         let code = match self.kind {
             CodeKind::Complete => self.code.load(Relaxed),
-            CodeKind::ReturnError => thread.return_code.xchg(0, Relaxed),
+            CodeKind::ReturnError => thread.take_return_code(),
             CodeKind::ReplyError => {
-                let state = thread.state(&mut inner);
-                state.reply_error.take().unwrap_or(BR_ERROR)
+                // The code was stored when the item was queued.
+                let code = thread.reply_error(&mut inner).take();
+                warn_on!(code.is_none());
+                code.unwrap_or(BR_ERROR)
             }
         };
         drop(inner);

@@ -444,3 +444,12 @@ interface_struct! {
         protocol_version: i32 = protocol_version,
     }
 }
+
+impl ExtendedError {
+    /// No transaction has failed.
+    pub(crate) const NONE: Self = Self {
+        id: 0,
+        command: BR_OK,
+        param: 0,
+    };
+}

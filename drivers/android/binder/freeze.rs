@@ -236,14 +236,14 @@ impl Kind for Freeze {
         if delivered {
             state.resend = true;
         } else if let Some(work) = freeze.to_queue() {
-            thread.process.push(inner, work);
+            thread.process().push(inner, work);
         }
     }
 
     fn acknowledged(freeze: &FreezeArc, thread: &Thread, inner: &mut ProcessInner) {
         if core::mem::take(&mut freeze.kind(inner).resend) {
             if let Some(work) = freeze.to_queue() {
-                thread.process.push(inner, work);
+                thread.process().push(inner, work);
             }
         }
     }

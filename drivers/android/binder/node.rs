@@ -284,7 +284,7 @@ fn tell_sender(node: &NodeArc, inner: &mut ProcessInner, thread: &Thread) {
     // It may wait elsewhere, where it may be read too late.
     unqueue(node, inner);
     if let Some(work) = node.to_queue() {
-        node.state(inner).queued_for = Some(thread.id);
+        node.state(inner).queued_for = Some(thread.id());
         thread.push_deferred(inner, work);
     }
 }

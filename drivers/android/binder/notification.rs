@@ -294,7 +294,7 @@ impl Thread {
         handle: u32,
         cookie: u64,
     ) -> Result<(), Failure> {
-        let process = &self.process;
+        let process = self.process();
         let mut handles = process.refs.lock();
         let Some(entry) = handles.get_mut(handle) else {
             return Err(failed(EINVAL, "no such handle"));
@@ -327,7 +327,7 @@ impl Thread {
     ///
     /// `EINVAL` if no notification of this kind with this cookie was delivered and not yet acknowledged.
     pub(crate) fn acknowledge_notification<K: Kind>(&self, cookie: u64) -> Result<(), Failure> {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process().inner.lock();
         let Some((notification, place)) = K::delivered(&mut inner).take(cookie) else {
             return Err(failed(EINVAL, "nothing to acknowledge"));
         };

@@ -297,7 +297,7 @@ impl<'a> Filler<'a> {
 
     /// What the receiver sees in place of a node or handle.
     fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, Refused> {
-        let sender = &self.thread.process;
+        let sender = self.thread.process();
         let receiver = self.buffer.process.clone();
         let thread = self.thread.clone();
         if matches!(object.kind, BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER) {
@@ -306,13 +306,13 @@ impl<'a> Filler<'a> {
                 let node = sender
                     .node_for(object.binder, object.cookie, object.flags)
                     .map_err(|e| (e, "node has another cookie"))?;
-                let result = may_transfer(&thread.process, &receiver)
+                let result = may_transfer(thread.process(), &receiver)
                     .and_then(|()| self.give_handle(&node, strong, object, Some(&thread)));
                 match result {
                     // Another thread has just given up the last reference to it. The next one is a new node.
                     Err((ENOENT, _)) => {}
                     Err(_) => {
-                        thread.process.forget_if_unused(&node);
+                        thread.process().forget_if_unused(&node);
                         return result;
                     }
                     Ok(_) => return result,
@@ -385,7 +385,7 @@ impl<'a> Filler<'a> {
             return Err((EPERM, "receiver takes no file descriptors"));
         }
         let file = fd::get(number).map_err(|e| (e, "no such file descriptor"))?;
-        let (sender, receiver) = (&self.thread.process, &self.buffer.process);
+        let (sender, receiver) = (self.thread.process(), &self.buffer.process);
         lsm::may_give_file(&sender.cred, &receiver.cred, &file)
             .map_err(|_| (EPERM, "security module objects to a file"))?;
         self.buffer

@@ -17,7 +17,6 @@ use kernel::{
     },
     sync::{
         aref::ARef,
-        atomic::Relaxed,
         lock::{
             spinlock::SpinLockBackend,
             Guard, //
@@ -222,14 +221,12 @@ impl Process {
     pub(crate) fn ioctl(self: &Arc<Self>, command: u32, argument: usize, nonblock: bool) -> Result {
         let thread = self.current_thread()?;
         let result = self.ioctl_of(&thread, command, argument, nonblock);
-        if thread.need_return.load(Relaxed) {
-            thread.need_return.store(false, Relaxed);
-        }
+        thread.returned();
         match result {
             Ok(()) | Err(EINTR) | Err(EAGAIN) => {}
             Err(e) => user_error!(
                 self.pid,
-                thread.id,
+                thread.id(),
                 "ioctl {:#x} {:#x} returned {:?}",
                 command,
                 argument,
@@ -277,7 +274,7 @@ impl Process {
             }
             BINDER_THREAD_EXIT => {
                 thread.release();
-                let removed = self.inner.lock().threads.remove_node(&thread.id);
+                let removed = self.inner.lock().threads.remove_node(&thread.id());
                 drop(removed);
                 Ok(())
             }
@@ -293,8 +290,8 @@ impl Process {
             }
             BINDER_GET_EXTENDED_ERROR => {
                 let mut inner = self.inner.lock();
-                let error = core::mem::take(&mut thread.state(&mut inner).extended_error);
-                thread.state(&mut inner).extended_error.command = BR_OK;
+                let error =
+                    core::mem::replace(thread.extended_error(&mut inner), ExtendedError::NONE);
                 drop(inner);
                 user(size_of::<ExtendedError>()).writer().write(&error)
             }
@@ -471,10 +468,8 @@ impl Process {
                 };
                 // The table has another reference.
                 let thread = cursor.current().1.clone();
-                thread.need_return.store(true, Relaxed);
-                // Not what watches the file: there is nothing to read.
-                thread.sleeper.wake(false);
-                from = thread.id.checked_add(1);
+                thread.flush(&inner);
+                from = thread.id().checked_add(1);
                 let Some(id) = from else { return };
                 next = id;
             }
@@ -532,7 +527,7 @@ impl ProcessInner {
     #[expect(unsafe_code)]
     pub(crate) fn remove_waiting_thread(&mut self, thread: &Thread) {
         // This shows that the thread is of the process that `self` is of.
-        thread.state(self);
+        thread.todo(self);
         // SAFETY: A thread is put on one list of this number only, the `idle` of its own process, which is this one as
         // was just shown.
         unsafe { self.idle.remove(thread) };

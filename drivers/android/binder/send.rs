@@ -132,13 +132,13 @@ impl Recorded {
     /// Logs what became of the transaction with which `thread` sent `message`.
     #[inline]
     pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&Failure>) {
-        let process = &thread.process;
+        let process = thread.process();
         let data = &message.data;
         let record = Record {
             id: self.id,
             kind: self.kind as u32,
             from_pid: process.pid,
-            from_tid: thread.id,
+            from_tid: thread.id(),
             to_pid: self.to.0,
             to_tid: self.to.1,
             node: self.node,
@@ -167,11 +167,11 @@ impl Recorded {
     /// Tells those who listen what the sender reads.
     #[cold]
     fn report(&self, thread: &Thread, message: &Message, error: u32) {
-        let process = &thread.process;
+        let process = thread.process();
         netlink::report(&netlink::Report {
             error,
             context: process.context.name(),
-            from: (process.pid, thread.id),
+            from: (process.pid, thread.id()),
             to: self.to,
             is_reply: self.kind == Kind::Reply,
             flags: message.data.flags,
@@ -200,7 +200,7 @@ impl Outgoing<'_> {
         let data = &self.message.data;
         let context = match &node {
             Some(node) if node.node().flags() & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
-                let id = self.thread.process.cred.get_secid();
+                let id = self.thread.process().cred.get_secid();
                 let context =
                     SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
                 Some(context)
@@ -224,7 +224,7 @@ impl Outgoing<'_> {
             context_size,
             oneway,
             clear: data.flags & TF_CLEAR_BUF != 0,
-            pid: self.thread.process.pid,
+            pid: self.thread.process().pid,
             id: self.debug_id,
         };
         let (mut buffer, oneway_calls) = self
@@ -272,7 +272,7 @@ impl Outgoing<'_> {
             .data_size
             .saturating_add(wanted.offsets_size)
             .saturating_add(wanted.extra_size);
-        let (pid, tid) = (self.thread.process.pid, self.thread.id);
+        let (pid, tid) = (self.thread.process().pid, self.thread.id());
         let (target, mapped) = (self.target.pid, self.target.pages.mapped_size());
         match why {
             NoBuffer::NotMapped => dead("receiver has no mapping"),
@@ -338,7 +338,7 @@ fn set_extended_error(
     id: u32,
     failure: Option<&Failure>,
 ) {
-    thread.state(inner).extended_error = ExtendedError {
+    *thread.extended_error(inner) = ExtendedError {
         id,
         command: failure.map_or(BR_OK, |failure| failure.code),
         param: failure.map_or(0, Failure::param),
@@ -358,7 +358,7 @@ pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
     if let Err(failure) = result {
         let id = record.id;
         report(thread, message, &failure, "call");
-        let mut inner = thread.process.inner.lock();
+        let mut inner = thread.process().inner.lock();
         set_extended_error(thread, &mut inner, id, Some(&failure));
         thread.push_return_error(&mut inner, failure.code);
     }
@@ -375,7 +375,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     report(thread, message, &failure, "reply");
     // Where there is a caller, it is the caller's failure.
     let own = if call.is_some() { None } else { Some(&failure) };
-    let mut inner = thread.process.inner.lock();
+    let mut inner = thread.process().inner.lock();
     set_extended_error(thread, &mut inner, id, own);
     // First this: the thread may itself be the one who waits, further down.
     let code = match call {
@@ -386,9 +386,9 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     drop(inner);
     if let Some(call) = call {
         if let Some(caller) = call.from() {
-            let mut inner = caller.process.inner.lock();
+            let mut inner = caller.process().inner.lock();
             // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
-            if caller.state(&mut inner).extended_error.command == BR_OK {
+            if caller.extended_error(&mut inner).command == BR_OK {
                 set_extended_error(caller, &mut inner, id, Some(&failure));
             }
         }
@@ -400,8 +400,8 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
 fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
     let data = &message.data;
     user_error!(
-        thread.process.pid,
-        thread.id,
+        thread.process().pid,
+        thread.id(),
         "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
         what,
         data.handle(),
@@ -416,7 +416,7 @@ fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
 }
 
 fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> Result<(), Failure> {
-    let process = &thread.process;
+    let process = thread.process();
     let data = &message.data;
     let node = if data.handle() == 0 {
         let node = process.context.manager_node().map_err(|_| Failure {
@@ -512,7 +512,7 @@ fn call_oneway(
     drop(inner);
     drop(outdated);
 
-    let mut inner = thread.process.inner.lock();
+    let mut inner = thread.process().inner.lock();
     if is_frozen {
         complete.set(BR_TRANSACTION_PENDING_FROZEN);
     } else if others.suspect && inner.spam_detection {
@@ -533,13 +533,13 @@ struct Place {
 }
 
 fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Failure> {
-    let mut inner = thread.process.inner.lock();
-    let state = thread.state(&mut inner);
-    if state.work.starts_with_transaction() {
+    let mut inner = thread.process().inner.lock();
+    let todo = thread.todo(&mut inner);
+    if todo.starts_with_transaction() {
         return Err(failed(eproto(), "a transaction waits to be read"));
     }
-    let is_idle = state.work.is_empty();
-    let Some(parent) = state.stack.clone() else {
+    let is_idle = todo.is_empty();
+    let Some(parent) = thread.stack(&mut inner).cloned() else {
         return Ok(Place {
             level: Level::of_call(is_idle, None),
             parent: None,
@@ -556,7 +556,7 @@ fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Fail
     let mut next = Some(&parent);
     while let Some(transaction) = next {
         if let Some(from) = transaction.from() {
-            if Arc::ptr_eq(&from.process, target) && !from.exited() {
+            if Arc::ptr_eq(from.process(), target) && !from.exited() {
                 let waiting = Some(from.clone());
                 return Ok(Place {
                     level,
@@ -587,7 +587,7 @@ fn call_and_wait(
         waiting,
     } = place_call(thread, target)?;
     record.to.0 = target.pid;
-    record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id);
+    record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id());
     let (buffer, _) = outgoing.fill(Some(node), false)?;
     let transaction = outgoing.transaction(buffer, level, level.flags(), Some(parent.clone()))?;
     let complete = thread
@@ -598,7 +598,7 @@ fn call_and_wait(
     record.traced(outgoing.message);
 
     // First this side: the reply may come at once. That the call was taken will be read together with the reply.
-    let mut inner = thread.process.inner.lock();
+    let mut inner = thread.process().inner.lock();
     thread.push_deferred(&mut inner, complete);
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     let below = thread.set_stack(&mut inner, Some(transaction.clone()));
@@ -608,7 +608,7 @@ fn call_and_wait(
 
     let mut inner = target.inner.lock();
     let is_frozen = inner.freezing.sync_came();
-    let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.state(&mut inner).dead);
+    let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.is_dead(&mut inner));
     if !gone && !is_frozen {
         transaction.count(&mut inner);
         match waiting {
@@ -619,7 +619,7 @@ fn call_and_wait(
     }
     drop(inner);
 
-    let mut inner = thread.process.inner.lock();
+    let mut inner = thread.process().inner.lock();
     let removed = thread.unqueue(&mut inner, &complete_arc);
     let popped = thread.set_stack(&mut inner, parent);
     drop(inner);
@@ -642,12 +642,12 @@ fn try_reply(
     let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
-    record.to = (caller.process.pid, caller.id);
+    record.to = (caller.process().pid, caller.id());
     let outgoing = Outgoing {
         debug_id: record.id,
         thread,
         message,
-        target: caller.process.clone(),
+        target: caller.process().clone(),
         accepts_fds: call.flags() & TF_ACCEPT_FDS != 0,
     };
     match reply_to(&outgoing, &call, level, &caller, record) {
@@ -665,14 +665,7 @@ fn reply_to(
 ) -> Result<(), (Failure, bool)> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
-    let is_top = |inner: &mut ProcessInner| {
-        let state = caller.state(inner);
-        state
-            .stack
-            .as_ref()
-            .is_some_and(|top| Arc::ptr_eq(top, call))
-    };
-    if !is_top(&mut target.inner.lock()) {
+    if !caller.is_stack_top(&mut target.inner.lock(), call) {
         return Err((
             failed(eproto(), "caller does not wait for this reply"),
             false,
@@ -698,15 +691,15 @@ fn reply_to(
 
     // First this side: what the thread itself waits for, further down, may come as soon as the caller goes on, and a
     // thread that has replied reads that it has before it reads anything else.
-    let mut inner = thread.process.inner.lock();
+    let mut inner = thread.process().inner.lock();
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     thread.push_own(&mut inner, complete);
     drop(inner);
 
     let mut inner = target.inner.lock();
-    if inner.dead || !is_top(&mut inner) {
+    if inner.dead || !caller.is_stack_top(&mut inner, call) {
         drop(inner);
-        let mut inner = thread.process.inner.lock();
+        let mut inner = thread.process().inner.lock();
         let removed = thread.unqueue(&mut inner, &complete_arc);
         drop(inner);
         drop(removed);

@@ -60,25 +60,25 @@ use crate::{
 #[pin_data]
 pub(crate) struct Thread {
     /// Its id in the initial namespace.
-    pub(crate) id: i32,
-    pub(crate) process: Arc<Process>,
+    id: i32,
+    process: Arc<Process>,
     /// The thread exited: a hint without the lock, which never turns back.
     exited: AtomicFlag,
     /// The next read returns at once: the thread is new, or a `flush` wants it out.
-    pub(crate) need_return: AtomicFlag,
+    need_return: AtomicFlag,
     /// The code of `return_error` while it is queued, else 0. No further command is carried out meanwhile. Written by
     /// the thread itself.
-    pub(crate) return_code: Atomic<u32>,
+    return_code: Atomic<u32>,
     /// Where it sleeps; under [`Process::inner`].
     #[pin]
-    pub(crate) sleeper: Sleeper,
+    sleeper: Sleeper,
     /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
-    pub(crate) complete: Arc<Queued<Code>>,
+    complete: Arc<Queued<Code>>,
     /// What a command of this thread came to.
-    pub(crate) return_error: Arc<Queued<Code>>,
+    return_error: Arc<Queued<Code>>,
     /// What became of a call this thread waits for.
-    pub(crate) reply_error: Arc<Queued<Code>>,
-    pub(crate) inner: LockedBy<ThreadInner, ProcessInner>,
+    reply_error: Arc<Queued<Code>>,
+    inner: LockedBy<ThreadInner, ProcessInner>,
     #[pin]
     links: ListLinks<IDLE>,
     #[pin]
@@ -109,11 +109,7 @@ impl Thread {
                 work: WorkList::new(),
                 has_work: false,
                 reply_error: None,
-                extended_error: ExtendedError {
-                    id: 0,
-                    command: BR_OK,
-                    param: 0,
-                },
+                extended_error: ExtendedError::NONE,
                 tally: Tally::default(),
             },
         );
@@ -143,56 +139,153 @@ impl Thread {
         self.exited.load(Relaxed)
     }
 
-    /// The thread has exited.
-    pub(crate) fn set_exited(&self) {
-        self.exited.store(true, Relaxed);
+    /// The thread's id in the initial namespace.
+    #[inline]
+    pub(crate) fn id(&self) -> i32 {
+        self.id
+    }
+
+    /// The process that the thread is of.
+    #[inline]
+    pub(crate) fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// Whether the next read returns at once.
+    #[inline]
+    pub(crate) fn needs_return(&self) -> bool {
+        self.need_return.load(Relaxed)
+    }
+
+    /// Has the thread return to user space: the next read returns at once.
+    pub(crate) fn set_need_return(&self) {
+        self.need_return.store(true, Relaxed);
+    }
+
+    /// The thread returns to user space.
+    #[inline]
+    pub(crate) fn returned(&self) {
+        if self.needs_return() {
+            self.need_return.store(false, Relaxed);
+        }
+    }
+
+    /// The code of a failed command that is still to be read, or 0.
+    #[inline]
+    pub(crate) fn return_code(&self) -> u32 {
+        self.return_code.load(Relaxed)
+    }
+
+    /// Takes that code, which is about to be read.
+    pub(crate) fn take_return_code(&self) -> u32 {
+        self.return_code.xchg(0, Relaxed)
+    }
+
+    /// The code of a failed call that is still to be read.
+    pub(crate) fn reply_error<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut Option<u32> {
+        &mut self.state(inner).reply_error
+    }
+
+    /// Whether the thread has exited.
+    pub(crate) fn is_dead(&self, inner: &mut ProcessInner) -> bool {
+        self.state(inner).dead
+    }
+
+    /// `LOOPER_*`.
+    pub(crate) fn looper(&self, inner: &mut ProcessInner) -> u32 {
+        self.state(inner).looper
+    }
+
+    /// `BC_EXIT_LOOPER`.
+    pub(crate) fn exit_looper(&self) {
+        let mut inner = self.process.inner.lock();
+        self.state(&mut inner).looper |= LOOPER_EXITED;
+    }
+
+    /// Whether the thread has told that it is a looper.
+    pub(crate) fn is_looper(&self, inner: &mut ProcessInner) -> bool {
+        self.state(inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0
+    }
+
+    /// What only this thread can read.
+    #[inline]
+    pub(crate) fn todo<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a WorkList {
+        &self.state(inner).work
+    }
+
+    /// The innermost of the calls that the thread waits for or works on.
+    #[inline]
+    pub(crate) fn stack<'a>(&'a self, inner: &'a mut ProcessInner) -> Option<&'a TransactionArc> {
+        self.state(inner).stack.as_ref()
+    }
+
+    /// Whether `call` is the innermost of them.
+    pub(crate) fn is_stack_top(&self, inner: &mut ProcessInner, call: &TransactionArc) -> bool {
+        self.stack(inner).is_some_and(|top| Arc::ptr_eq(top, call))
+    }
+
+    /// What the thread's last transaction came to. `BINDER_GET_EXTENDED_ERROR` takes it.
+    #[inline]
+    pub(crate) fn extended_error<'a>(
+        &'a self,
+        inner: &'a mut ProcessInner,
+    ) -> &'a mut ExtendedError {
+        &mut self.state(inner).extended_error
+    }
+
+    /// A descriptor of the file was closed: if the thread sleeps, it returns to user space. To be called under the lock
+    /// of its process.
+    pub(crate) fn flush(&self, _inner: &ProcessInner) {
+        self.set_need_return();
+        // What polls the file is not woken: there is nothing to read.
+        self.sleeper.wake(false);
     }
 }
 
 /// The part of a thread that its process's [`Process::inner`] guards.
-pub(crate) struct ThreadInner {
+struct ThreadInner {
     /// `LOOPER_*`.
-    pub(crate) looper: u32,
+    looper: u32,
     /// The thread exited. It gets no work from then on.
-    pub(crate) dead: bool,
+    dead: bool,
     /// The innermost of the calls it waits for or works on.
-    pub(crate) stack: Option<TransactionArc>,
+    stack: Option<TransactionArc>,
     /// Work for this thread and no other.
-    pub(crate) work: WorkList,
+    work: WorkList,
     /// `work` has something worth waking up for. What is queued while this is unset waits for company.
-    pub(crate) has_work: bool,
+    has_work: bool,
     /// The code in [`Thread::reply_error`] while it is queued.
-    pub(crate) reply_error: Option<u32>,
+    reply_error: Option<u32>,
     /// What the last transaction came to.
-    pub(crate) extended_error: ExtendedError,
+    extended_error: ExtendedError,
     /// What the process counts of this thread.
-    pub(crate) tally: Tally,
+    tally: Tally,
 }
 
 /// Whether a thread is one of [`ProcessInner::polling_threads`] and so on.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) polling: bool,
-    pub(crate) free_polling: bool,
+struct Tally {
+    polling: bool,
+    free_polling: bool,
 }
 
 /// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
-pub(crate) const LOOPER_REGISTERED: u32 = 0x01;
+const LOOPER_REGISTERED: u32 = 0x01;
 
 /// Told with `BC_ENTER_LOOPER` that it is a looper.
-pub(crate) const LOOPER_ENTERED: u32 = 0x02;
+const LOOPER_ENTERED: u32 = 0x02;
 
 /// Told with `BC_EXIT_LOOPER` that it no longer is one.
-pub(crate) const LOOPER_EXITED: u32 = 0x04;
+const LOOPER_EXITED: u32 = 0x04;
 
 /// Gave commands in an order that makes no sense.
-pub(crate) const LOOPER_INVALID: u32 = 0x08;
+const LOOPER_INVALID: u32 = 0x08;
 
 /// Is in a read.
-pub(crate) const LOOPER_WAITING: u32 = 0x10;
+const LOOPER_WAITING: u32 = 0x10;
 
 /// Polls.
-pub(crate) const LOOPER_POLL: u32 = 0x20;
+const LOOPER_POLL: u32 = 0x20;
 
 impl ThreadInner {
     /// Whether the thread may take work that is not for it alone: it has nothing else to do.
@@ -204,7 +297,7 @@ impl ThreadInner {
 impl Thread {
     /// The thread's guarded part.
     #[inline]
-    pub(crate) fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut ThreadInner {
+    fn state<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a mut ThreadInner {
         self.inner.access_mut(inner)
     }
 
@@ -504,7 +597,7 @@ impl Thread {
             // What watches the file is to look again: for a thread it does not know, there is something to read.
             self.process.poll.wake();
         }
-        self.set_exited();
+        self.exited.store(true, Relaxed);
         transaction::abandon_stack(self);
         loop {
             let work = self.pop(&mut self.process.inner.lock());

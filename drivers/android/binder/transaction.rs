@@ -154,7 +154,7 @@ impl Transaction {
                 from,
                 from_parent,
                 target: new.target.clone(),
-                sender_pid: new.sender.process.pid,
+                sender_pid: new.sender.process().pid,
                 code: new.code,
                 flags: new.flags,
                 // The sending thread's, which need not be the opener's.
@@ -165,7 +165,7 @@ impl Transaction {
                         buffer: Some(new.buffer),
                         thread: None,
                         parent: None,
-                        sender_tid: new.sender.id,
+                        sender_tid: new.sender.id(),
                         sender_nice: nice::current_small(),
                         saved_nice: 0,
                         counted: false,
@@ -250,7 +250,7 @@ impl Transaction {
 
     /// Whether `thread`, of the process that `inner` is of, works on the call.
     fn is_handled_by(&self, thread: &Arc<Thread>, inner: &mut ProcessInner) -> bool {
-        self.target_is(&thread.process)
+        self.target_is(thread.process())
             && self
                 .receiver(inner)
                 .thread
@@ -302,7 +302,7 @@ impl Transaction {
         let inner = self.target.inner.lock();
         let receiver = self.receiver.access(&inner);
         Details {
-            handler: receiver.thread.as_ref().map_or(0, |thread| thread.id),
+            handler: receiver.thread.as_ref().map_or(0, |thread| thread.id()),
             sender_tid: receiver.sender_tid,
             sender_nice: receiver.sender_nice,
         }
@@ -338,8 +338,8 @@ impl Drop for Transaction {
 ///
 /// `EPROTO` if it works on no call, or one of its own is above it.
 pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level), Failure> {
-    let mut inner = thread.process.inner.lock();
-    let Some(call) = thread.state(&mut inner).stack.clone() else {
+    let mut inner = thread.process().inner.lock();
+    let Some(call) = thread.stack(&mut inner).cloned() else {
         return Err(failed(eproto(), "reply without a call"));
     };
     let Some(handled) = call.end_handling(thread, &mut inner) else {
@@ -358,13 +358,9 @@ pub(crate) fn fail_call(call: TransactionArc, code: u32) {
     let mut next = Some(call);
     while let Some(call) = next {
         if let Some(from) = &call.from {
-            let mut inner = from.process.inner.lock();
-            if !from.state(&mut inner).dead {
-                let state = from.state(&mut inner);
-                let waits = state
-                    .stack
-                    .as_ref()
-                    .is_some_and(|top| Arc::ptr_eq(top, &call));
+            let mut inner = from.process().inner.lock();
+            if !from.is_dead(&mut inner) {
+                let waits = from.is_stack_top(&mut inner, &call);
                 let popped = waits.then(|| from.set_stack(&mut inner, call.from_parent.clone()));
                 from.push_reply_error(&mut inner, code);
                 drop(inner);
@@ -386,7 +382,7 @@ impl Transaction {
         let sender_pid = match &self.from {
             Some(from) if !from.exited() => {
                 let current = current!();
-                from.process.task.tgid_nr_ns(current.active_pid_ns())
+                from.process().task.tgid_nr_ns(current.active_pid_ns())
             }
             _ => 0,
         };
@@ -502,8 +498,8 @@ unsafe impl Work for Transaction {
         trace::transaction_received(
             self.debug_id,
             buffer.node().map_or(0, |node| node.debug_id()),
-            thread.process.pid,
-            thread.id,
+            thread.process().pid,
+            thread.id(),
             is_reply,
             self.code,
             self.flags,
@@ -547,8 +543,8 @@ impl Transaction {
     #[cold]
     fn report_undelivered(&self, thread: &Thread, error: Error, reason: &str) {
         user_error!(
-            thread.process.pid,
-            thread.id,
+            thread.process().pid,
+            thread.id(),
             "transaction {} is not delivered: {} ({:?})",
             self.debug_id,
             reason,
@@ -561,8 +557,8 @@ impl Transaction {
 pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
     let mut top = true;
     loop {
-        let mut inner = thread.process.inner.lock();
-        let Some(transaction) = thread.state(&mut inner).stack.clone() else {
+        let mut inner = thread.process().inner.lock();
+        let Some(transaction) = thread.stack(&mut inner).cloned() else {
             return;
         };
         let (is_handled, handler, parent) = match transaction.end_handling(thread, &mut inner) {

@@ -5,10 +5,7 @@
 
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    },
+    sync::Arc,
     uaccess::{
         UserPtr,
         UserSlice,
@@ -28,14 +25,11 @@ use crate::{
         self,
         Message, //
     },
-    sys::helpers::is_killed,
-    sys::helpers::user_error,
-    thread::{
-        Thread,
-        LOOPER_ENTERED,
-        LOOPER_EXITED,
-        LOOPER_REGISTERED, //
+    sys::helpers::{
+        is_killed,
+        user_error, //
     },
+    thread::Thread,
     todo::Delivered, //
 };
 
@@ -78,7 +72,7 @@ impl Thread {
     fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
         // A size that leads beyond the end of memory means an empty buffer.
         let end = bwr.write_buffer.wrapping_add(bwr.write_size);
-        while self.return_code.load(Relaxed) == 0 {
+        while self.return_code() == 0 {
             let next = bwr.write_buffer.wrapping_add(bwr.write_consumed);
             if next >= end {
                 break;
@@ -101,7 +95,7 @@ impl Thread {
 
     fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
         let command: u32 = reader.read()?;
-        self.process.stats.command(command);
+        self.process().stats.command(command);
         match command {
             BC_TRANSACTION => send::call(self, &message(reader, false)?),
             BC_REPLY => send::reply(self, &message(reader, false)?),
@@ -116,16 +110,13 @@ impl Thread {
             BC_ACQUIRE_DONE => self.acknowledge(reader.read()?, true),
             BC_REGISTER_LOOPER => self.register_looper(),
             BC_ENTER_LOOPER => self.enter_looper(),
-            BC_EXIT_LOOPER => {
-                let mut inner = self.process.inner.lock();
-                self.state(&mut inner).looper |= LOOPER_EXITED;
-            }
+            BC_EXIT_LOOPER => self.exit_looper(),
             BC_REQUEST_DEATH_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                let result = self.process.request_notification::<Death>(handle, cookie);
+                let result = self.process().request_notification::<Death>(handle, cookie);
                 match result.as_ref().err().map(|failure| failure.error) {
                     Some(ENOMEM) => {
-                        let mut inner = self.process.inner.lock();
+                        let mut inner = self.process().inner.lock();
                         self.push_return_error(&mut inner, BR_ERROR);
                     }
                     _ => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
@@ -143,7 +134,7 @@ impl Thread {
             }
             BC_REQUEST_FREEZE_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
-                self.process
+                self.process()
                     .request_notification::<Freeze>(handle, cookie)?;
             }
             BC_CLEAR_FREEZE_NOTIFICATION => {
@@ -154,7 +145,12 @@ impl Thread {
                 self.acknowledge_notification::<Freeze>(reader.read()?)?;
             }
             _ => {
-                user_error!(self.process.pid, self.id, "unknown command {:#x}", command);
+                user_error!(
+                    self.process().pid,
+                    self.id(),
+                    "unknown command {:#x}",
+                    command
+                );
                 return Err(EINVAL);
             }
         }
@@ -165,8 +161,8 @@ impl Thread {
     fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
         if let Err(failure) = result {
             user_error!(
-                self.process.pid,
-                self.id,
+                self.process().pid,
+                self.id(),
                 "{} with cookie {:#x} refused: {}",
                 command,
                 cookie,
@@ -177,16 +173,16 @@ impl Thread {
 
     fn free_buffer(&self, address: u64) {
         // CAST: The driver runs on 64-bit kernels only.
-        match self.process.take_buffer(address as usize) {
+        match self.process().take_buffer(address as usize) {
             Ok(mut buffer) => {
                 // The kernel lets go of the files when this thread returns to user space, so it should not stay.
-                if self.process.is_current() && buffer.close_descriptors() {
-                    self.need_return.store(true, Relaxed);
+                if self.process().is_current() && buffer.close_descriptors() {
+                    self.set_need_return();
                 }
             }
             Err(_) => user_error!(
-                self.process.pid,
-                self.id,
+                self.process().pid,
+                self.id(),
                 "BC_FREE_BUFFER: no buffer at {:#x}",
                 address
             ),
@@ -199,7 +195,7 @@ impl Thread {
     ///
     /// `EINVAL` if the context manager wants a handle for itself.
     fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
-        let process = &self.process;
+        let process = self.process();
         let manager = if more && handle == 0 {
             process.context.manager_node_ref()
         } else {
@@ -211,7 +207,7 @@ impl Thread {
             Some(_) if is_own => Err(EINVAL),
             Some(node) => process.insert_ref(&node, strong, None).map(|number| {
                 if number != 0 {
-                    user_error!(process.pid, self.id, "handle 0 came out as {}", number);
+                    user_error!(process.pid, self.id(), "handle 0 came out as {}", number);
                 }
             }),
             None if more => process.inc_ref(handle, strong),
@@ -220,7 +216,7 @@ impl Thread {
         if let Err(e) = result {
             user_error!(
                 process.pid,
-                self.id,
+                self.id(),
                 "{} of handle {} refused: {:?}",
                 match (more, strong) {
                     (true, true) => "BC_ACQUIRE",
@@ -239,10 +235,10 @@ impl Thread {
     }
 
     fn acknowledge(&self, node: PtrCookie, strong: bool) {
-        if let Err(reason) = self.process.acknowledge(node, strong) {
+        if let Err(reason) = self.process().acknowledge(node, strong) {
             user_error!(
-                self.process.pid,
-                self.id,
+                self.process().pid,
+                self.id(),
                 "{} of node {:#x} with cookie {:#x} refused: {}",
                 if strong {
                     "BC_ACQUIRE_DONE"
@@ -263,13 +259,13 @@ impl Thread {
             bwr.read_buffer as usize,
             bwr.read_size as usize,
             bwr.read_consumed as usize,
-            &self.process.stats,
+            &self.process().stats,
         )?;
         let result = self
             .fill(&mut out, nonblock)
             .and_then(|()| self.end_read(&out));
         if result.is_err() {
-            self.pass_on(&mut self.process.inner.lock());
+            self.pass_on(&mut self.process().inner.lock());
         }
         if result.is_ok() {
             bwr.read_consumed = out.consumed() as u64;
@@ -286,10 +282,7 @@ impl Thread {
             let (inner, takes_any) = self.wait(nonblock)?;
             self.deliver_all(inner, out, takes_any)?;
             // Woken for nothing it sleeps on, unless it is wanted back in user space.
-            if out.consumed() != empty
-                || out.room() < ROOM_FOR_ANY
-                || self.need_return.load(Relaxed)
-            {
+            if out.consumed() != empty || out.room() < ROOM_FOR_ANY || self.needs_return() {
                 return Ok(());
             }
         }
@@ -311,7 +304,7 @@ impl Thread {
             if work.into_arc().deliver(self, inner, out)? == Delivered::Last {
                 break;
             }
-            inner = self.process.inner.lock();
+            inner = self.process().inner.lock();
         }
         Ok(())
     }
@@ -319,12 +312,12 @@ impl Thread {
     /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
     /// left to take work and there may be more.
     fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process().inner.lock();
         self.pass_on(&mut inner);
         let ask = inner.requested_threads == 0
             && inner.idle.is_empty()
             && inner.started_threads < inner.max_threads
-            && self.state(&mut inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0;
+            && self.is_looper(&mut inner);
         if ask {
             inner.requested_threads = 1;
         }

@@ -7,10 +7,7 @@ use kernel::{
     prelude::*,
     rbtree::RBTree,
     seq_print,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    },
+    sync::Arc, //
 };
 
 use crate::{
@@ -100,7 +97,7 @@ impl Items {
 
     /// Adds what `thread` waits for and works on, the innermost first.
     fn add_stack(&mut self, thread: &Arc<Thread>, inner: &mut ProcessInner) {
-        let mut next = thread.state(inner).stack.clone();
+        let mut next = thread.stack(inner).cloned();
         while let Some(transaction) = next {
             let waits = transaction
                 .from()
@@ -108,7 +105,7 @@ impl Items {
             let item = if waits {
                 next = transaction.from_parent().cloned();
                 Item::Outgoing(transaction)
-            } else if transaction.target_is(&thread.process) {
+            } else if transaction.target_is(thread.process()) {
                 next = transaction.handler_parent(inner).cloned();
                 Item::Incoming(transaction)
             } else {
@@ -317,9 +314,9 @@ impl<'a> Listing<'a> {
             };
             let thread = cursor.current().1.clone();
             items.add_stack(&thread, &mut inner);
-            let state = thread.state(&mut inner);
-            items.add_list(&state.work);
-            let (looper, reply_error) = (state.looper, state.reply_error);
+            items.add_list(thread.todo(&mut inner));
+            let looper = thread.looper(&mut inner);
+            let reply_error = *thread.reply_error(&mut inner);
             drop(inner);
 
             for item in &items.items {
@@ -334,9 +331,9 @@ impl<'a> Listing<'a> {
             }
             self.note_buffers(items);
             self.heads[1] = Some(Head::Thread {
-                id: thread.id,
+                id: thread.id(),
                 looper,
-                need_return: thread.need_return.load(Relaxed),
+                need_return: thread.needs_return(),
             });
             if self.whole {
                 self.begin();
@@ -349,7 +346,7 @@ impl<'a> Listing<'a> {
             );
             self.heads[1] = None;
             items.clear();
-            from = thread.id.checked_add(1);
+            from = thread.id().checked_add(1);
         }
     }
 
@@ -485,9 +482,7 @@ impl<'a> Listing<'a> {
                 }
                 Item::Due(Listed::Code(code)) => {
                     let error = match (code.kind(), thread) {
-                        (CodeKind::ReturnError, Some((thread, _))) => {
-                            thread.return_code.load(Relaxed)
-                        }
+                        (CodeKind::ReturnError, Some((thread, _))) => thread.return_code(),
                         (CodeKind::ReplyError, Some((_, Some(code)))) => code,
                         _ => 0,
                     };
