@@ -10,6 +10,7 @@
 #include <linux/gfp.h>
 #include <linux/list_lru.h>
 #include <linux/memcontrol.h>
+#include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
 #include <linux/sched.h>
@@ -27,6 +28,9 @@ static_assert(SHRINKER_MEMCG_AWARE == 8);
 
 /* What sys/memcg.rs makes of its number. */
 static_assert(BIT(___GFP_RETRY_MAYFAIL_BIT) == __GFP_RETRY_MAYFAIL);
+
+/* The module! macro knows no version. */
+MODULE_VERSION(BINDER_RS_VERSION);
 
 /* The module! macro knows integer parameters only. */
 char *binder_rs_devices = "binder,hwbinder,vndbinder";
