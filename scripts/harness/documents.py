@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Checks of the documents."""
+"""Checks of the documents: links, the version and the list of maintainers."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,9 @@ from pathlib import Path
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+RELEASE = re.compile(r"^## \[(\d[^\]]*)\] - (\d{4}-\d\d-\d\d)$", re.MULTILINE)
+DRIVER_VERSION = re.compile(r"^BINDER_RS_VERSION := (\S+)$", re.MULTILINE)
+PATTERN = re.compile(r"^[FX]:\t(\S+)$", re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*`")
 
 
@@ -38,3 +41,26 @@ def broken_links(documents: list[Path]) -> list[str]:
             elif anchor and target.suffix == ".md" and anchor not in anchors(target.read_text()):
                 broken.append(f"{document}: {link}: no such heading")
     return broken
+
+
+def driver_version(makefile: str) -> str:
+    """The version in the text of the driver's Makefile."""
+    found = DRIVER_VERSION.search(makefile)
+    return found[1] if found else ""
+
+
+def newest_release(changelog: str) -> str:
+    """The first version in the text of the changelog. What is unreleased has none."""
+    found = RELEASE.search(changelog)
+    return found[1] if found else ""
+
+
+def empty_patterns(maintainers: str, files: list[str]) -> list[str]:
+    """The patterns of a list of maintainers that match no file."""
+    return [pattern for pattern in PATTERN.findall(maintainers) if not any(matches(pattern, file) for file in files)]
+
+
+def matches(pattern: str, file: str) -> bool:
+    """Whether a pattern of a list of maintainers covers a file: "/" at the end covers what is below."""
+    expression = re.escape(pattern).replace(r"\*", "[^/]*")
+    return re.match(expression if pattern.endswith("/") else f"{expression}$", file) is not None
