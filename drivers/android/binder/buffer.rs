@@ -249,7 +249,7 @@ impl Process {
             return Err(NoBuffer::NotMapped);
         }
         let failed = |e| {
-            trace::buffer_alloc_failed(self.pid, wanted.id, 0, size);
+            trace::buffer_alloc_failed(self.pid(), wanted.id, 0, size);
             e
         };
         let request = Request {
@@ -271,7 +271,7 @@ impl Process {
                 }));
             }
         };
-        trace::buffer_alloc(self.pid, wanted.id, reserved.offset, reserved.size);
+        trace::buffer_alloc(self.pid(), wanted.id, reserved.offset, reserved.size);
         // CAST: The range is inside a mapping of at most `MAX_SIZE` bytes, and so are its parts.
         let buffer = Buffer {
             process: self.clone(),
@@ -324,7 +324,7 @@ impl Process {
     fn trace_free(&self, buffers: &RangeAllocator<Held>, offset: usize) {
         if let Some(live) = buffers.at_or_above(offset) {
             if live.offset == offset {
-                trace::buffer_free(self.pid, live.id, offset, live.size);
+                trace::buffer_free(self.pid(), live.id, offset, live.size);
             }
         }
     }

@@ -132,7 +132,7 @@ impl Context {
         if self.manager.lock().node.is_some() {
             return Err(EBUSY);
         }
-        lsm::may_become_manager(&process.cred)?;
+        lsm::may_become_manager(process.cred())?;
         let euid = Kuid::current_euid();
         match *self.manager.lock().uid.get_or_insert(euid) {
             uid if uid != euid => return Err(EPERM),
@@ -141,7 +141,7 @@ impl Context {
         loop {
             let node = process.node_for(ptr, cookie, flags)?;
             let mut manager = self.manager.lock();
-            let mut inner = process.inner.lock();
+            let mut inner = process.lock();
             if !node.become_manager(&mut inner) {
                 // Another thread has just given up the last reference to it. The next one is a new node.
                 continue;

@@ -64,7 +64,7 @@ impl Death {
 /// Tells the receiver of `death` that the owner of the node is dead.
 pub(crate) fn announce(death: &DeathArc) {
     let receiver = death.receiver();
-    let mut inner = receiver.inner.lock();
+    let mut inner = receiver.lock();
     let state = death.kind(&mut inner);
     if *state == Death::Alive {
         *state = Death::Dead;
@@ -87,7 +87,7 @@ impl Kind for Death {
     }
 
     fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>> {
-        &mut receiver.delivered_deaths
+        receiver.delivered_deaths_mut()
     }
 
     fn slot(handle: &mut Ref) -> &mut Option<DeathArc> {

@@ -164,7 +164,7 @@ impl Processes {
         let mut all = RBTree::new();
         let mut incomplete = false;
         registry::for_each(|process| {
-            let key = (process.pid, Arc::as_ptr(process).addr());
+            let key = (process.pid(), Arc::as_ptr(process).addr());
             incomplete |= all
                 .try_create_and_insert(key, process.clone(), GFP_KERNEL_ACCOUNT)
                 .is_err();
@@ -185,7 +185,7 @@ impl Processes {
 
 fn context_name(process: &Process) -> &str {
     // A device's name is valid UTF-8 when the device is made.
-    core::str::from_utf8(text_bytes(process.context.name())).unwrap_or_default()
+    core::str::from_utf8(text_bytes(process.context().name())).unwrap_or_default()
 }
 
 /// Everything of every process.
@@ -217,7 +217,7 @@ fn transactions(out: &Output<'_>, addresses: Addresses) {
 fn process_state(out: &Output<'_>, pid: i32) {
     let processes = Processes::new();
     let refs = RefsByNode::new(processes.iter());
-    for process in processes.iter().filter(|process| process.pid == pid) {
+    for process in processes.iter().filter(|process| process.pid() == pid) {
         seq_print!(out, "binder proc state:\n");
         Listing::whole(out, process, &refs, Addresses::Plain).print();
     }

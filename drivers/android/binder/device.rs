@@ -141,7 +141,7 @@ impl Endpoint {
         // SAFETY: A file has credentials from the start to its end.
         let cred = ARef::from(unsafe { Credential::from_ptr((*file).f_cred) });
         let process = Process::new(self.context.clone(), cred, pages.arc().clone())?;
-        let pid = process.pid;
+        let pid = process.pid();
         let debug_file = self.driver.debug_files.pid_file(pid)?;
         let opened = KBox::pin_init(
             pin_init!(OpenFile {
@@ -170,7 +170,7 @@ impl Endpoint {
 pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
     // SAFETY: `open` put it there, and nothing has a reference to it any more: the file is gone.
     let opened = unsafe { Pin::<KBox<OpenFile>>::from_foreign((*file).private_data) };
-    let pid = opened.process.pid;
+    let pid = opened.process.pid();
     opened.process.close();
     // SAFETY: The file still holds the module.
     match unsafe { release_queue::get() } {
@@ -439,7 +439,7 @@ unsafe extern "C" fn mmap(file: *mut bindings::file, vma: *mut bindings::vm_area
             .map(|size| opened.process.init_buffers(size))
             .inspect_err(|e| {
                 helpers::user_error!(
-                    opened.process.pid,
+                    opened.process.pid(),
                     current!().pid(),
                     "mmap refused: {:?}",
                     e
@@ -458,7 +458,7 @@ unsafe extern "C" fn poll(
     // SAFETY: A file of ours, open.
     let process = unsafe { &open_file(file).process };
     // SAFETY: As the kernel gave them; the process lives at least until the file's release.
-    unsafe { process.poll.register(file, table) };
+    unsafe { process.poll_queue().register(file, table) };
     match process.poll_ready() {
         Ok(true) => bindings::POLLIN,
         Ok(false) => 0,

@@ -170,7 +170,7 @@ pub(crate) struct News {
 /// epoch whether the receiver knows newer.
 fn announce(freeze: &FreezeArc, news: News) {
     let receiver = freeze.receiver();
-    let mut inner = receiver.inner.lock();
+    let mut inner = receiver.lock();
     let delivered = freeze.is_delivered(&inner);
     let state = freeze.kind(&mut inner);
     if state.cleared || state.over || news.epoch <= state.epoch {
@@ -206,7 +206,7 @@ impl Kind for Freeze {
     }
 
     fn delivered(receiver: &mut ProcessInner) -> &mut Unacknowledged<Notification<Self>> {
-        &mut receiver.delivered_freezes
+        receiver.delivered_freezes_mut()
     }
 
     fn slot(handle: &mut Ref) -> &mut Option<FreezeArc> {
@@ -215,7 +215,7 @@ impl Kind for Freeze {
 
     fn look(owner: &mut ProcessInner) -> News {
         // It may be a freezing that fails, which is to be told then.
-        let freezing = &mut owner.freezing;
+        let freezing = owner.freezing_mut();
         freezing.announced |= freezing.frozen;
         News {
             frozen: freezing.frozen,
@@ -295,8 +295,8 @@ impl Process {
     ///   is not frozen then, unless another freezing is under way.
     /// - `ERESTARTSYS` for a signal, likewise.
     pub(crate) fn freeze(&self, timeout_ms: u32) -> Result {
-        let mut inner = self.inner.lock();
-        let freezing = &mut inner.freezing;
+        let mut inner = self.lock();
+        let freezing = inner.freezing_mut();
         freezing.forget_received();
         freezing.frozen = true;
         freezing.waiting = freezing.waiting.wrapping_add(1);
@@ -304,9 +304,10 @@ impl Process {
 
         let mut left = msecs_to_jiffies(timeout_ms);
         let mut result = Ok(());
-        while inner.freezing.outstanding_txns != 0 && left != 0 && inner.freezing.epoch == began {
+        while inner.freezing().outstanding_txns != 0 && left != 0 && inner.freezing().epoch == began
+        {
             match self
-                .freeze_wait
+                .freeze_wait()
                 .wait_interruptible_timeout(&mut inner, left)
             {
                 CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
@@ -317,7 +318,7 @@ impl Process {
                 }
             }
         }
-        let freezing = &mut inner.freezing;
+        let freezing = inner.freezing_mut();
         if freezing.epoch != began {
             // Another freezing or thawing has been completed meanwhile, and that is what holds. It has taken this one
             // off those that wait.
@@ -350,11 +351,11 @@ impl Process {
 
     /// Thaws the process.
     pub(crate) fn thaw(&self) {
-        let mut inner = self.inner.lock();
-        inner.freezing.forget_received();
-        let news = inner.freezing.decide(false);
+        let mut inner = self.lock();
+        inner.freezing_mut().forget_received();
+        let news = inner.freezing_mut().decide(false);
         // A freezing that waits has been overtaken.
-        self.freeze_wait.notify_all();
+        self.freeze_wait().notify_all();
         drop(inner);
         self.announce_freeze(news);
     }
@@ -362,18 +363,18 @@ impl Process {
     /// `BINDER_GET_FROZEN_INFO`: what came since the process was frozen. Bit 0 of the first says whether synchronous
     /// calls came, bit 1 whether some have not ended; the second, whether one-way calls came.
     pub(crate) fn frozen_info(&self) -> (u32, u32) {
-        let inner = self.inner.lock();
-        let freezing = &inner.freezing;
+        let inner = self.lock();
+        let freezing = inner.freezing();
         let sync = u32::from(freezing.sync_recv) | u32::from(freezing.has_transactions()) << 1;
         (sync, u32::from(freezing.async_recv))
     }
 
     /// Decrements `outstanding_txns`. Wakes `BINDER_FREEZE` waiters at zero.
     pub(crate) fn transaction_ended(&self, inner: &mut ProcessInner) {
-        let freezing = &mut inner.freezing;
+        let freezing = inner.freezing_mut();
         decrement(&mut freezing.outstanding_txns);
         if freezing.outstanding_txns == 0 && freezing.frozen {
-            self.freeze_wait.notify_all();
+            self.freeze_wait().notify_all();
         }
     }
 
@@ -382,15 +383,14 @@ impl Process {
         let mut next = 0;
         loop {
             // Node by node, and of each node request by request, with the lock dropped in between.
-            let inner = self.inner.lock();
-            let Some(cursor) = inner.nodes.cursor_lower_bound(&next) else {
+            let inner = self.lock();
+            let Some(node) = inner.nodes().next(next) else {
                 break;
             };
-            let node = cursor.current().1.clone();
             drop(inner);
             let mut after = 0;
             loop {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let Some((request, behind)) = node.freezes(&mut inner).next(after) else {
                     break;
                 };

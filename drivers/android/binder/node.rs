@@ -97,6 +97,26 @@ struct NodeInner {
     freezes: Requests<Freeze>,
 }
 
+/// The nodes that a process owns, by their `ptr`.
+pub(crate) struct Nodes(RBTree<u64, NodeArc>);
+
+impl Nodes {
+    /// No nodes.
+    pub(crate) fn new() -> Self {
+        Self(RBTree::new())
+    }
+
+    /// The first node whose `ptr` is not below `from`.
+    pub(crate) fn next(&self, from: u64) -> Option<NodeArc> {
+        Some(self.0.cursor_lower_bound(&from)?.current().1.clone())
+    }
+
+    /// The nodes, for listings.
+    pub(crate) fn tree(&self) -> &RBTree<u64, NodeArc> {
+        &self.0
+    }
+}
+
 /// What a one-way call with `TF_UPDATE_TXN` brings along.
 pub(crate) struct Update {
     pub(crate) kind: UpdateKind,
@@ -231,7 +251,7 @@ impl Node {
 /// Tells the owner, through its common work, that what it knows of `node` is no longer so. A node that nobody refers to
 /// and that the owner was never told of just goes.
 fn notify_owner(node: &NodeArc, inner: &mut ProcessInner) {
-    if inner.dead {
+    if inner.is_dead() {
         return;
     }
     let counts = &node.state(inner).counts;
@@ -255,10 +275,10 @@ fn unqueue(node: &NodeArc, inner: &mut ProcessInner) {
     }
     // The caller has a reference, so what is dropped here is not the last.
     match node.state(inner).queued_for {
-        None => drop(inner.work.remove(node)),
+        None => drop(inner.todo_mut().remove(node)),
         Some(id) => {
             // A thread stays in the table until all of its work is done or given up.
-            if let Some(thread) = inner.threads.get(&id).cloned() {
+            if let Some(thread) = inner.threads().get(&id).cloned() {
                 drop(thread.unqueue(inner, node));
             }
         }
@@ -270,11 +290,12 @@ fn forget(node: &NodeArc, inner: &mut ProcessInner) {
     node.state(inner).forgotten = true;
     // The table may have another node of that name by now.
     if inner
-        .nodes
+        .nodes()
+        .0
         .get(&node.ptr)
         .is_some_and(|n| Arc::ptr_eq(n, node))
     {
-        inner.nodes.remove(&node.ptr);
+        inner.nodes_mut().0.remove(&node.ptr);
     }
 }
 
@@ -300,7 +321,7 @@ impl Process {
     /// - `ESRCH` if the process is dead.
     /// - `ENOMEM`.
     pub(crate) fn node_for(self: &Arc<Self>, ptr: u64, cookie: u64, flags: u32) -> Result<NodeArc> {
-        if let Some(node) = self.inner.lock().nodes.get(&ptr) {
+        if let Some(node) = self.lock().nodes().0.get(&ptr) {
             return if node.cookie == cookie {
                 Ok(node.clone())
             } else {
@@ -314,26 +335,23 @@ impl Process {
             flags,
             owner: self.clone(),
             home: Home::new(),
-            inner: LockedBy::new(
-                &self.inner,
-                NodeInner {
-                    counts: Counts::default(),
-                    queued_for: None,
-                    forgotten: false,
-                    oneway_active: false,
-                    oneway: OnewayQueue::new(),
-                    deaths: Requests::new(),
-                    freezes: Requests::new(),
-                },
-            ),
+            inner: self.locked_by(NodeInner {
+                counts: Counts::default(),
+                queued_for: None,
+                forgotten: false,
+                oneway_active: false,
+                oneway: OnewayQueue::new(),
+                deaths: Requests::new(),
+                freezes: Requests::new(),
+            }),
             _counted: CountedNode::new(),
         })?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let mut inner = self.inner.lock();
-        if inner.dead {
+        let mut inner = self.lock();
+        if inner.is_dead() {
             return Err(ESRCH);
         }
-        if let Some(other) = inner.nodes.get(&ptr) {
+        if let Some(other) = inner.nodes().0.get(&ptr) {
             // Another thread was faster.
             let other = other.clone();
             drop(inner);
@@ -343,14 +361,17 @@ impl Process {
                 Err(EINVAL)
             };
         }
-        inner.nodes.insert(reservation.into_node(ptr, node.clone()));
+        inner
+            .nodes_mut()
+            .0
+            .insert(reservation.into_node(ptr, node.clone()));
         Ok(node)
     }
 
     /// Drops `node` from the table if nobody refers to it; for when making a handle for a new one failed.
     pub(crate) fn forget_if_unused(&self, node: &NodeArc) {
-        let mut inner = self.inner.lock();
-        if !inner.dead && node.state(&mut inner).counts.is_unused() {
+        let mut inner = self.lock();
+        if !inner.is_dead() && node.state(&mut inner).counts.is_unused() {
             notify_owner(node, &mut inner);
         }
     }
@@ -370,7 +391,7 @@ pub(crate) fn count_ref(
     strong: bool,
     sender: Option<&Thread>,
 ) -> Result {
-    let mut inner = node.owner.inner.lock();
+    let mut inner = node.owner.lock();
     let queued = node.to_queue().is_none();
     let state = node.state(&mut inner);
     if state.forgotten {
@@ -403,7 +424,7 @@ pub(crate) fn count_ref(
 
 /// A handle on `node` has lost its last strong count, if `strong`, and is gone, if `gone`.
 pub(crate) fn uncount_ref(node: &NodeArc, strong: bool, gone: bool) {
-    let mut inner = node.owner.inner.lock();
+    let mut inner = node.owner.lock();
     let counts = &mut node.state(&mut inner).counts;
     let mut last = strong && counts.remove_strong_ref();
     last |= gone && counts.remove_ref();
@@ -414,7 +435,7 @@ pub(crate) fn uncount_ref(node: &NodeArc, strong: bool, gone: bool) {
 
 /// Whether the owner of `node`, to which the node is sent back weakly, knows of the node or is about to.
 pub(crate) fn owner_knows(node: &NodeArc) -> bool {
-    let mut inner = node.owner.inner.lock();
+    let mut inner = node.owner.lock();
     let queued = node.to_queue().is_none();
     queued || node.state(&mut inner).counts.can_add_ref(false)
 }
@@ -425,7 +446,7 @@ impl LocalNode {
     /// The evidence that the node is held at this moment is `_held`: the guard of the lock that keeps what holds it,
     /// which is a handle.
     pub(crate) fn new<G>(node: &NodeArc, strong: bool, _held: &G) -> Self {
-        let mut inner = node.owner.inner.lock();
+        let mut inner = node.owner.lock();
         node.state(&mut inner).counts.add_local(strong);
         drop(inner);
         Self {
@@ -455,7 +476,7 @@ impl Drop for LocalNode {
 
 /// Gives a local reference back.
 pub(crate) fn uncount_local(node: &NodeArc, strong: bool) {
-    let mut inner = node.owner.inner.lock();
+    let mut inner = node.owner.lock();
     if node.state(&mut inner).counts.remove_local(strong) {
         notify_owner(node, &mut inner);
     }
@@ -471,8 +492,8 @@ impl StrongNode {
     ///
     /// `ESRCH` if its owner is dead.
     pub(crate) fn new<G>(node: NodeArc, _held: &G) -> Result<Self> {
-        let mut inner = node.owner.inner.lock();
-        if inner.dead {
+        let mut inner = node.owner.lock();
+        if inner.is_dead() {
             return Err(ESRCH);
         }
         node.state(&mut inner).counts.add_local(true);
@@ -489,8 +510,8 @@ impl StrongNode {
     /// Ends the one-way call that was with a thread: the next one, if there is one, is due.
     pub(crate) fn end_oneway(&self) {
         let node = &self.0;
-        let mut inner = node.owner.inner.lock();
-        if inner.dead {
+        let mut inner = node.owner.lock();
+        if inner.is_dead() {
             return;
         }
         let state = node.state(&mut inner);
@@ -509,12 +530,12 @@ impl Drop for StrongNode {
 
 impl Process {
     /// The nodes have no owner any more. Returns them, with the one-way transactions that wait for them.
-    pub(crate) fn release_nodes(&self) -> RBTree<u64, NodeArc> {
-        let mut inner = self.inner.lock();
-        let nodes = core::mem::take(&mut inner.nodes);
+    pub(crate) fn release_nodes(&self) -> Nodes {
+        let mut inner = self.lock();
+        let nodes = core::mem::replace(inner.nodes_mut(), Nodes::new());
         drop(inner);
-        for node in nodes.values() {
-            let mut inner = self.inner.lock();
+        for node in nodes.0.values() {
+            let mut inner = self.lock();
             let state = node.state(&mut inner);
             state.counts.forget_owner();
             let deaths = core::mem::replace(&mut state.deaths, Requests::new());
@@ -530,10 +551,10 @@ impl Process {
     }
 
     /// Cancels the one-way transactions that wait for `nodes`, which were this process's.
-    pub(crate) fn cancel_oneway(&self, nodes: &RBTree<u64, NodeArc>) {
-        for node in nodes.values() {
+    pub(crate) fn cancel_oneway(&self, nodes: &Nodes) {
+        for node in nodes.0.values() {
             loop {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let work = node.state(&mut inner).oneway.pop_front();
                 drop(inner);
                 let Some(work) = work else { break };
@@ -549,11 +570,8 @@ impl Process {
         let Some(from) = ptr.checked_add(1) else {
             return info;
         };
-        let inner = self.inner.lock();
-        let node = inner
-            .nodes
-            .cursor_lower_bound(&from)
-            .map(|cursor| cursor.current().1.clone());
+        let inner = self.lock();
+        let node = inner.nodes().next(from);
         if let Some(node) = &node {
             let (strong, weak) = node.counts(&inner).told();
             info = NodeDebugInfo {
@@ -577,8 +595,8 @@ impl Process {
         PtrCookie { ptr, cookie }: PtrCookie,
         strong: bool,
     ) -> Result<(), &'static str> {
-        let mut inner = self.inner.lock();
-        let node = inner.nodes.get(&ptr).cloned().ok_or("no such node")?;
+        let mut inner = self.lock();
+        let node = inner.nodes().0.get(&ptr).cloned().ok_or("no such node")?;
         if node.cookie != cookie {
             drop(inner);
             return Err("cookie mismatch");

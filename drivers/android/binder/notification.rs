@@ -204,12 +204,12 @@ impl<K: Kind> Notification<K> {
 
 /// The handle that `notification` was requested for is gone, or its process. Nothing is told any more.
 pub(crate) fn cancel<K: Kind>(notification: &NotificationArc<K>, node: &NodeArc) {
-    let mut inner = node.owner().inner.lock();
+    let mut inner = node.owner().lock();
     let listed = K::requests(node, &mut inner).remove(notification);
     drop(inner);
     drop(listed);
 
-    let mut inner = notification.receiver.inner.lock();
+    let mut inner = notification.receiver.lock();
     let state = notification.state.access_mut(&mut inner);
     state.kind.end();
     let place = state.place.take();
@@ -217,7 +217,7 @@ pub(crate) fn cancel<K: Kind>(notification: &NotificationArc<K>, node: &NodeArc)
         Place::Inside(key) => K::delivered(&mut inner).remove(*key),
         Place::Outside(_) | Place::Nowhere => None,
     };
-    let queued = inner.work.remove(notification);
+    let queued = inner.todo_mut().remove(notification);
     drop(inner);
     drop((queued, delivered, place));
 }
@@ -241,13 +241,13 @@ impl Process {
             cookie,
             receiver: self.clone(),
             home: Home::new(),
-            state: LockedBy::new(&self.inner, State { kind, place }),
+            state: self.locked_by(State { kind, place }),
             _count: count,
         })
         .map_err(no_memory)?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
 
-        let mut handles = self.refs.lock();
+        let mut handles = self.refs().lock();
         let Some(entry) = handles.get_mut(handle) else {
             return Err(failed(EINVAL, "no such handle"));
         };
@@ -257,8 +257,8 @@ impl Process {
         }
         *slot = Some(notification.clone());
         let node = entry.node().clone();
-        let mut inner = node.owner().inner.lock();
-        let seen = if inner.dead {
+        let mut inner = node.owner().lock();
+        let seen = if inner.is_dead() {
             None
         } else {
             let listed = reservation.into_node(key(&notification), notification.clone());
@@ -273,7 +273,7 @@ impl Process {
     /// Forgets the notifications that were read and not acknowledged. There is no user space left to do that.
     pub(crate) fn forget_delivered<K: Kind>(&self) {
         loop {
-            let mut inner = self.inner.lock();
+            let mut inner = self.lock();
             let taken = K::delivered(&mut inner).take_any();
             drop(inner);
             if taken.is_none() {
@@ -295,7 +295,7 @@ impl Thread {
         cookie: u64,
     ) -> Result<(), Failure> {
         let process = self.process();
-        let mut handles = process.refs.lock();
+        let mut handles = process.refs().lock();
         let Some(entry) = handles.get_mut(handle) else {
             return Err(failed(EINVAL, "no such handle"));
         };
@@ -308,12 +308,12 @@ impl Thread {
             });
         };
         let node = entry.node().clone();
-        let mut inner = node.owner().inner.lock();
+        let mut inner = node.owner().lock();
         let listed = K::requests(&node, &mut inner).remove(&notification);
         drop(inner);
         drop(listed);
 
-        let mut inner = process.inner.lock();
+        let mut inner = process.lock();
         K::cleared(&notification, self, &mut inner);
         drop(inner);
         // Before `notification`, which may be the last reference by now.
@@ -327,7 +327,7 @@ impl Thread {
     ///
     /// `EINVAL` if no notification of this kind with this cookie was delivered and not yet acknowledged.
     pub(crate) fn acknowledge_notification<K: Kind>(&self, cookie: u64) -> Result<(), Failure> {
-        let mut inner = self.process().inner.lock();
+        let mut inner = self.process().lock();
         let Some((notification, place)) = K::delivered(&mut inner).take(cookie) else {
             return Err(failed(EINVAL, "nothing to acknowledge"));
         };

@@ -386,7 +386,7 @@ impl<'a> Filler<'a> {
         }
         let file = fd::get(number).map_err(|e| (e, "no such file descriptor"))?;
         let (sender, receiver) = (self.thread.process(), &self.buffer.process);
-        lsm::may_give_file(&sender.cred, &receiver.cred, &file)
+        lsm::may_give_file(sender.cred(), receiver.cred(), &file)
             .map_err(|_| (EPERM, "security module objects to a file"))?;
         self.buffer
             .add_file(SentFile { at, file, in_array })
@@ -469,6 +469,6 @@ fn copy_piece(buffer: &Buffer, piece: Piece) -> Result<(), Refused> {
 }
 
 fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), Refused> {
-    lsm::may_give_node(&sender.cred, &receiver.cred)
+    lsm::may_give_node(sender.cred(), receiver.cred())
         .map_err(|_| (EPERM, "security module objects to a node or handle"))
 }

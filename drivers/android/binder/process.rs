@@ -23,6 +23,7 @@ use kernel::{
         },
         Arc,
         CondVar,
+        LockedBy,
         SpinLock, //
     },
     task::{
@@ -44,7 +45,7 @@ use crate::{
         Freeze,
         Freezing, //
     },
-    node::NodeArc,
+    node::Nodes,
     notification::Notification,
     page_range::PageRange,
     range_alloc::RangeAllocator,
@@ -55,6 +56,7 @@ use crate::{
         CountedProcess,
         Stats, //
     },
+    sums::count,
     sys::{
         helpers::{
             cond_resched,
@@ -63,7 +65,10 @@ use crate::{
         nice,
         wait::PollQueue, //
     },
-    thread::Thread,
+    thread::{
+        Tally,
+        Thread, //
+    },
     todo::{
         Work,
         WorkArc,
@@ -75,70 +80,141 @@ use crate::{
 /// One open binder file.
 #[pin_data]
 pub(crate) struct Process {
-    pub(crate) context: Arc<Context>,
+    context: Arc<Context>,
     /// The thread group that opened the file.
-    pub(crate) task: ARef<Task>,
+    task: ARef<Task>,
     /// Its id in the initial namespace, for logs and comparisons.
-    pub(crate) pid: i32,
+    pid: i32,
     /// The opener's credentials.
-    pub(crate) cred: ARef<Credential>,
+    cred: ARef<Credential>,
     pub(crate) pages: Arc<PageRange>,
     #[pin]
-    pub(crate) refs: Refs,
+    refs: Refs,
     #[pin]
-    pub(crate) inner: SpinLock<ProcessInner>,
+    inner: SpinLock<ProcessInner>,
     #[pin]
     pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
     #[pin]
-    pub(crate) poll: PollQueue,
+    poll: PollQueue,
     /// `BINDER_FREEZE` waits here until no transaction is outstanding.
     #[pin]
-    pub(crate) freeze_wait: CondVar,
+    freeze_wait: CondVar,
     /// The opener's nice value: that of threads that work on nothing.
-    pub(crate) nice: i32,
-    pub(crate) stats: Stats,
-    pub(crate) _counted: CountedProcess,
+    nice: i32,
+    stats: Stats,
+    _counted: CountedProcess,
 }
 
 /// The lock that most of a process is under.
 pub(crate) type InnerGuard<'a> = Guard<'a, ProcessInner, SpinLockBackend>;
 
-/// The part of a process that [`Process::inner`] guards.
+/// The part of a process that its lock guards.
 pub(crate) struct ProcessInner {
     /// The file was released. No work, node or thread is added from then on.
-    pub(crate) dead: bool,
-    pub(crate) threads: RBTree<i32, Arc<Thread>>,
+    dead: bool,
+    threads: RBTree<i32, Arc<Thread>>,
     /// Threads that sleep and may be given any work, the last to fall asleep first.
-    pub(crate) idle: List<Thread, IDLE>,
-    /// Work for whichever thread comes first.
-    pub(crate) work: WorkList,
-    /// The nodes this process owns, by their `ptr`.
-    pub(crate) nodes: RBTree<u64, NodeArc>,
+    waiting_threads: List<Thread, WAITING>,
+    /// Work for the next thread that may take any.
+    todo: WorkList,
+    /// The nodes that this process owns.
+    nodes: Nodes,
     /// How many threads the driver may ask for.
-    pub(crate) max_threads: u32,
+    max_threads: u32,
     /// Threads asked for that did not register yet.
-    pub(crate) requested_threads: u32,
+    requested_threads: u32,
     /// Threads that registered after they were asked for.
-    pub(crate) started_threads: u32,
-    /// Obituaries that were read and not yet acknowledged.
-    pub(crate) delivered_deaths: Unacknowledged<Notification<Death>>,
+    started_threads: u32,
+    /// Death notifications that were read and not yet acknowledged.
+    delivered_deaths: Unacknowledged<Notification<Death>>,
     /// Freeze notifications that were read and not yet acknowledged.
-    pub(crate) delivered_freezes: Unacknowledged<Notification<Freeze>>,
-    pub(crate) freezing: Freezing,
-    /// The process wants to be told when it is suspected of flooding others with one-way calls.
-    pub(crate) spam_detection: bool,
-    /// Some thread polled.
-    pub(crate) polled: bool,
+    delivered_freezes: Unacknowledged<Notification<Freeze>>,
+    freezing: Freezing,
+    /// `BINDER_ENABLE_ONEWAY_SPAM_DETECTION`.
+    spam_detection: bool,
+    /// A thread has polled.
+    polled: bool,
     /// Threads with `LOOPER_POLL`.
-    pub(crate) polling_threads: u32,
+    polling_threads: u32,
     /// Those of them that may take any work.
-    pub(crate) free_polling_threads: u32,
+    free_polling_threads: u32,
 }
 
-/// The list that [`ProcessInner::idle`] is; a thread is on no other with this number.
-pub(crate) const IDLE: u64 = 1;
+/// The number of the list [`ProcessInner::waiting_threads`]. A thread is on no other list with this number.
+pub(crate) const WAITING: u64 = 1;
+
+/// How many threads of a process serve it.
+pub(crate) struct LooperCounts {
+    pub(crate) requested: u32,
+    pub(crate) started: u32,
+    pub(crate) max: u32,
+    pub(crate) waiting: usize,
+}
 
 impl Process {
+    /// Locks the state of the process.
+    #[inline]
+    pub(crate) fn lock(&self) -> InnerGuard<'_> {
+        self.inner.lock()
+    }
+
+    /// Puts `data` under the lock of the process.
+    pub(crate) fn locked_by<T>(&self, data: T) -> LockedBy<T, ProcessInner> {
+        LockedBy::new(&self.inner, data)
+    }
+
+    /// The context that the process is in.
+    #[inline]
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// The thread group that opened the file.
+    #[inline]
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// The id of that in the initial namespace.
+    #[inline]
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// The opener's credentials.
+    #[inline]
+    pub(crate) fn cred(&self) -> &Credential {
+        &self.cred
+    }
+
+    /// The opener's nice value: that of threads that work on nothing.
+    #[inline]
+    pub(crate) fn nice(&self) -> i32 {
+        self.nice
+    }
+
+    /// The references that the process holds.
+    #[inline]
+    pub(crate) fn refs(&self) -> &Refs {
+        &self.refs
+    }
+
+    /// Counts commands and returns.
+    #[inline]
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What polls the file waits here.
+    pub(crate) fn poll_queue(&self) -> &PollQueue {
+        &self.poll
+    }
+
+    /// `BINDER_FREEZE` waits here until no transaction is outstanding.
+    pub(crate) fn freeze_wait(&self) -> &CondVar {
+        &self.freeze_wait
+    }
+
     /// A process that the current one has just become by opening a device.
     pub(crate) fn new(
         context: Arc<Context>,
@@ -160,9 +236,9 @@ impl Process {
                     ProcessInner {
                         dead: false,
                         threads: RBTree::new(),
-                        idle: List::new(),
-                        work: WorkList::new(),
-                        nodes: RBTree::new(),
+                        waiting_threads: List::new(),
+                        todo: WorkList::new(),
+                        nodes: Nodes::new(),
                         max_threads: 0,
                         requested_threads: 0,
                         started_threads: 0,
@@ -199,13 +275,13 @@ impl Process {
     /// `ENOMEM`.
     pub(crate) fn current_thread(self: &Arc<Self>) -> Result<Arc<Thread>> {
         let id = current!().pid();
-        if let Some(thread) = self.inner.lock().threads.get(&id) {
+        if let Some(thread) = self.lock().threads.get(&id) {
             return Ok(thread.clone());
         }
         let thread = Thread::new(id, self)?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         // Only the thread itself makes itself known, so it still is not.
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         inner
             .threads
             .insert(reservation.into_node(id, thread.clone()));
@@ -255,7 +331,7 @@ impl Process {
             }
             BINDER_SET_MAX_THREADS => {
                 let max: u32 = user(size_of::<u32>()).reader().read().map_err(invalid)?;
-                self.inner.lock().max_threads = max;
+                self.lock().max_threads = max;
                 Ok(())
             }
             BINDER_SET_CONTEXT_MGR => self.context.set_manager(self, 0, 0, 0),
@@ -269,12 +345,12 @@ impl Process {
             }
             BINDER_ENABLE_ONEWAY_SPAM_DETECTION => {
                 let enable: u32 = user(size_of::<u32>()).reader().read()?;
-                self.inner.lock().spam_detection = enable != 0;
+                self.lock().spam_detection = enable != 0;
                 Ok(())
             }
             BINDER_THREAD_EXIT => {
                 thread.release();
-                let removed = self.inner.lock().threads.remove_node(&thread.id());
+                let removed = self.lock().threads.remove_node(&thread.id());
                 drop(removed);
                 Ok(())
             }
@@ -289,7 +365,7 @@ impl Process {
                     .map_err(invalid)
             }
             BINDER_GET_EXTENDED_ERROR => {
-                let mut inner = self.inner.lock();
+                let mut inner = self.lock();
                 let error =
                     core::mem::replace(thread.extended_error(&mut inner), ExtendedError::NONE);
                 drop(inner);
@@ -368,7 +444,7 @@ impl Process {
         let named = registry::find(|process| {
             Arc::ptr_eq(process.context.instance(), self.context.instance())
                 && process.task.tgid_nr_ns(namespace) == pid
-                && !process.inner.lock().dead
+                && !process.lock().dead
         })?;
         if named.is_empty() {
             Err(EINVAL)
@@ -445,7 +521,7 @@ impl Process {
     /// `ENOMEM`.
     pub(crate) fn poll_ready(self: &Arc<Self>) -> Result<bool> {
         let thread = self.current_thread()?;
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         inner.polled = true;
         thread.set_polling(&mut inner, true);
         let takes_any = thread.takes_any_work(&mut inner);
@@ -461,7 +537,7 @@ impl Process {
 
         let mut from = Some(i32::MIN);
         while let Some(mut next) = from {
-            let inner = self.inner.lock();
+            let inner = self.lock();
             for _ in 0..BATCH {
                 let Some(cursor) = inner.threads.cursor_lower_bound(&next) else {
                     return;
@@ -482,13 +558,13 @@ impl Process {
         self.context.unset_manager(self);
         // What buffers refer to need not be given back one by one: all of it goes with the handles.
         self.seal_refs();
-        self.inner.lock().dead = true;
+        self.lock().dead = true;
     }
 
     /// The second part of the end: what others expect of this process is answered, and everything it holds is given
     /// back. Takes time in proportion to that.
     pub(crate) fn release(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
+        let mut inner = self.lock();
         let threads = core::mem::take(&mut inner.threads);
         drop(inner);
         for thread in threads.values() {
@@ -501,7 +577,7 @@ impl Process {
         self.cancel_oneway(&nodes);
         drop(nodes);
         loop {
-            let work = self.inner.lock().work.pop_front();
+            let work = self.lock().todo.pop_front();
             let Some(work) = work else { break };
             work.into_arc().cancel();
             cond_resched();
@@ -516,10 +592,123 @@ impl Process {
 }
 
 impl ProcessInner {
+    /// Whether the file was released.
+    #[inline]
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
+    /// The threads, by id.
+    pub(crate) fn threads(&self) -> &RBTree<i32, Arc<Thread>> {
+        &self.threads
+    }
+
+    /// The nodes that the process owns.
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The nodes that the process owns.
+    pub(crate) fn nodes_mut(&mut self) -> &mut Nodes {
+        &mut self.nodes
+    }
+
+    /// Work for the next thread that may take any.
+    #[inline]
+    pub(crate) fn todo(&self) -> &WorkList {
+        &self.todo
+    }
+
+    /// Work for the next thread that may take any.
+    #[inline]
+    pub(crate) fn todo_mut(&mut self) -> &mut WorkList {
+        &mut self.todo
+    }
+
+    /// The state of freezing.
+    #[inline]
+    pub(crate) fn freezing(&self) -> &Freezing {
+        &self.freezing
+    }
+
+    /// The state of freezing.
+    #[inline]
+    pub(crate) fn freezing_mut(&mut self) -> &mut Freezing {
+        &mut self.freezing
+    }
+
+    /// The death notifications that were read and not yet acknowledged.
+    pub(crate) fn delivered_deaths(&self) -> &Unacknowledged<Notification<Death>> {
+        &self.delivered_deaths
+    }
+
+    /// The death notifications that were read and not yet acknowledged.
+    pub(crate) fn delivered_deaths_mut(&mut self) -> &mut Unacknowledged<Notification<Death>> {
+        &mut self.delivered_deaths
+    }
+
+    /// The freeze notifications that were read and not yet acknowledged.
+    pub(crate) fn delivered_freezes(&self) -> &Unacknowledged<Notification<Freeze>> {
+        &self.delivered_freezes
+    }
+
+    /// The freeze notifications that were read and not yet acknowledged.
+    pub(crate) fn delivered_freezes_mut(&mut self) -> &mut Unacknowledged<Notification<Freeze>> {
+        &mut self.delivered_freezes
+    }
+
+    /// Whether the process asked for `BR_ONEWAY_SPAM_SUSPECT`.
+    pub(crate) fn detects_spam(&self) -> bool {
+        self.spam_detection
+    }
+
+    /// A thread that the driver asked for registers. Returns `false` if none was asked for.
+    pub(crate) fn looper_registered(&mut self) -> bool {
+        let Some(left) = self.requested_threads.checked_sub(1) else {
+            return false;
+        };
+        self.requested_threads = left;
+        self.started_threads = self.started_threads.saturating_add(1);
+        true
+    }
+
+    /// Decides whether to ask for another thread: one is wanted if none waits, none was asked for, and the process allows
+    /// more. To be called for a looper that stops waiting.
+    #[inline]
+    pub(crate) fn request_thread(&mut self) -> bool {
+        let ask = self.requested_threads == 0
+            && self.waiting_threads.is_empty()
+            && self.started_threads < self.max_threads;
+        if ask {
+            self.requested_threads = 1;
+        }
+        ask
+    }
+
+    /// For listings: threads that were asked for, that were started, and that may be, and how many wait.
+    pub(crate) fn looper_counts(&self) -> LooperCounts {
+        LooperCounts {
+            requested: self.requested_threads,
+            started: self.started_threads,
+            max: self.max_threads,
+            waiting: count(self.waiting_threads.iter()),
+        }
+    }
+
+    /// A thread has begun or stopped to poll, or what it may take has changed.
+    pub(crate) fn recount_polling(&mut self, before: Tally, now: Tally) {
+        recount(&mut self.polling_threads, before.polling, now.polling);
+        recount(
+            &mut self.free_polling_threads,
+            before.free_polling,
+            now.free_polling,
+        );
+    }
+
     /// Puts `thread`, which is about to sleep, at the head of the threads that may be given any work.
     pub(crate) fn add_waiting_thread(&mut self, thread: &Arc<Thread>) {
         if let Ok(thread) = ListArc::try_from_arc(thread.clone()) {
-            self.idle.push_front(thread);
+            self.waiting_threads.push_front(thread);
         }
     }
 
@@ -528,16 +717,16 @@ impl ProcessInner {
     pub(crate) fn remove_waiting_thread(&mut self, thread: &Thread) {
         // This shows that the thread is of the process that `self` is of.
         thread.todo(self);
-        // SAFETY: A thread is put on one list of this number only, the `idle` of its own process, which is this one as
+        // SAFETY: A thread is put on one list of this number only, the `waiting_threads` of its own process, which is this one as
         // was just shown.
-        unsafe { self.idle.remove(thread) };
+        unsafe { self.waiting_threads.remove(thread) };
     }
 }
 
 impl Process {
     /// Queues work that any thread may do, and wakes one for it.
     pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
-        inner.work.push_back(work);
+        inner.todo.push_back(work);
         self.wake_one(inner);
     }
 
@@ -548,23 +737,23 @@ impl Process {
         work: WorkArc<T>,
         sync: bool,
     ) {
-        if let Some(thread) = inner.idle.pop_front() {
+        if let Some(thread) = inner.waiting_threads.pop_front() {
             thread.push(inner, work, sync);
         } else {
-            inner.work.push_back(work);
+            inner.todo.push_back(work);
             self.poll_if_polled(inner);
         }
     }
 
     /// Queues work of any kind that was queued before, for an idle thread or for any.
     pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
-        inner.work.push_back_any(work);
+        inner.todo.push_back_any(work);
         self.wake_one(inner);
     }
 
     /// Wakes an idle thread, if there is one, to look at the common work.
     pub(crate) fn wake_one(&self, inner: &mut ProcessInner) {
-        if let Some(thread) = inner.idle.pop_front() {
+        if let Some(thread) = inner.waiting_threads.pop_front() {
             thread.wake(inner, false);
         } else {
             self.poll_if_polled(inner);
@@ -578,4 +767,14 @@ impl Process {
             self.poll.wake();
         }
     }
+}
+
+/// Counts a thread, or no longer, where something has become true of it, or is no longer true.
+///
+/// A thread is taken off only where it was counted.
+#[inline]
+pub(crate) fn recount(threads: &mut u32, before: bool, now: bool) {
+    *threads = threads
+        .wrapping_add(u32::from(now))
+        .wrapping_sub(u32::from(before));
 }

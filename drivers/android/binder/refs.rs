@@ -171,21 +171,21 @@ impl Process {
         strong: bool,
         sender: Option<&Thread>,
     ) -> Result<u32> {
-        if let Some(result) = self.refs.lock().add_to_existing(node, strong, sender) {
+        if let Some(result) = self.refs().lock().add_to_existing(node, strong, sender) {
             return result;
         }
         // What the new handle needs is there before the lock is taken, and what it turns out not to need goes after the
         // lock is dropped: these live longer than the guard.
         let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
         let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let first = u32::from(!self.context.is_manager_node(node));
+        let first = u32::from(!self.context().is_manager_node(node));
         let mut taken = Taken {
-            numbers: &self.refs.handles,
-            number: self.refs.handles.alloc_min(first)?,
+            numbers: &self.refs().handles,
+            number: self.refs().handles.alloc_min(first)?,
             used: false,
         };
         let number = taken.number;
-        let mut handles = self.refs.lock();
+        let mut handles = self.refs().lock();
         if let Some(result) = handles.add_to_existing(node, strong, sender) {
             return result;
         }
@@ -215,7 +215,7 @@ impl Process {
     /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
     /// [`count_ref`].
     pub(crate) fn inc_ref(&self, number: u32, strong: bool) -> Result {
-        let mut handles = self.refs.lock();
+        let mut handles = self.refs().lock();
         let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
             return Err(EINVAL);
@@ -229,7 +229,7 @@ impl Process {
     ///
     /// `EINVAL` if there is no such handle, or it has no such count.
     pub(crate) fn dec_ref(&self, number: u32, strong: bool) -> Result {
-        let mut guard = self.refs.lock();
+        let mut guard = self.refs().lock();
         let handles = &mut *guard;
         if handles.closed {
             // All handles go at once, by `close_refs`.
@@ -260,7 +260,7 @@ impl Process {
             let (_, handle) = handle.to_key_value();
             handle.cancel_notifications();
             // Only now: as long as the node counts the handle, nothing else has its number.
-            self.refs.handles.free(number);
+            self.refs().handles.free(number);
         }
         uncount_ref(&node, last_strong, gone);
         Ok(())
@@ -273,7 +273,7 @@ impl Process {
     /// - `EINVAL` if there is no such handle, or it has no strong count.
     /// - `ESRCH` if the node's owner is dead.
     pub(crate) fn strong_node(&self, number: u32) -> Result<StrongNode> {
-        let handles = self.refs.lock();
+        let handles = self.refs().lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if handle.strong == 0 {
             return Err(EINVAL);
@@ -288,7 +288,7 @@ impl Process {
     ///
     /// `EINVAL` if there is none.
     pub(crate) fn local_node(&self, number: u32, strong: bool) -> Result<LocalNode> {
-        let handles = self.refs.lock();
+        let handles = self.refs().lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if strong && handle.strong == 0 {
             return Err(EINVAL);
@@ -303,24 +303,24 @@ impl Process {
     ///
     /// `EINVAL` if there is no such handle.
     pub(crate) fn totals_of_ref(&self, number: u32) -> Result<(usize, usize)> {
-        let handles = self.refs.lock();
+        let handles = self.refs().lock();
         let handle = handles.entries.get(&number).ok_or(EINVAL)?;
         if handle.strong == 0 {
             return Err(EINVAL);
         }
         let node = &handle.node;
-        let inner = node.owner().inner.lock();
+        let inner = node.owner().lock();
         Ok(node.counts(&inner).totals())
     }
 
     /// No handle changes from now on; what still refers to one need not be given back.
     pub(crate) fn seal_refs(&self) {
-        self.refs.lock().closed = true;
+        self.refs().lock().closed = true;
     }
 
     /// Gives up all handles, which are not changed any more.
     pub(crate) fn close_refs(&self) {
-        let mut handles = self.refs.lock();
+        let mut handles = self.refs().lock();
         let entries = core::mem::take(&mut handles.entries);
         let by_node = core::mem::take(&mut handles.by_node);
         drop(handles);

@@ -137,7 +137,7 @@ impl Recorded {
         let record = Record {
             id: self.id,
             kind: self.kind as u32,
-            from_pid: process.pid,
+            from_pid: process.pid(),
             from_tid: thread.id(),
             to_pid: self.to.0,
             to_tid: self.to.1,
@@ -151,7 +151,7 @@ impl Recorded {
             code: failure.map_or(0, |failure| failure.code),
             errno: failure.map_or(0, Failure::param),
             line: failure.map_or(0, |failure| failure.line),
-            context: process.context.short_name(),
+            context: process.context().short_name(),
         };
         if failure.is_some() {
             FAILED.write(FAILED.begin(), &record);
@@ -170,8 +170,8 @@ impl Recorded {
         let process = thread.process();
         netlink::report(&netlink::Report {
             error,
-            context: process.context.name(),
-            from: (process.pid, thread.id()),
+            context: process.context().name(),
+            from: (process.pid(), thread.id()),
             to: self.to,
             is_reply: self.kind == Kind::Reply,
             flags: message.data.flags,
@@ -200,7 +200,7 @@ impl Outgoing<'_> {
         let data = &self.message.data;
         let context = match &node {
             Some(node) if node.node().flags() & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
-                let id = self.thread.process().cred.get_secid();
+                let id = self.thread.process().cred().get_secid();
                 let context =
                     SecurityCtx::from_secid(id).map_err(|e| failed(e, "no security context"))?;
                 Some(context)
@@ -224,7 +224,7 @@ impl Outgoing<'_> {
             context_size,
             oneway,
             clear: data.flags & TF_CLEAR_BUF != 0,
-            pid: self.thread.process().pid,
+            pid: self.thread.process().pid(),
             id: self.debug_id,
         };
         let (mut buffer, oneway_calls) = self
@@ -272,8 +272,8 @@ impl Outgoing<'_> {
             .data_size
             .saturating_add(wanted.offsets_size)
             .saturating_add(wanted.extra_size);
-        let (pid, tid) = (self.thread.process().pid, self.thread.id());
-        let (target, mapped) = (self.target.pid, self.target.pages.mapped_size());
+        let (pid, tid) = (self.thread.process().pid(), self.thread.id());
+        let (target, mapped) = (self.target.pid(), self.target.pages.mapped_size());
         match why {
             NoBuffer::NotMapped => dead("receiver has no mapping"),
             NoBuffer::BadSize => failed(EINVAL, "size too large"),
@@ -358,7 +358,7 @@ pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
     if let Err(failure) = result {
         let id = record.id;
         report(thread, message, &failure, "call");
-        let mut inner = thread.process().inner.lock();
+        let mut inner = thread.process().lock();
         set_extended_error(thread, &mut inner, id, Some(&failure));
         thread.push_return_error(&mut inner, failure.code);
     }
@@ -375,7 +375,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     report(thread, message, &failure, "reply");
     // Where there is a caller, it is the caller's failure.
     let own = if call.is_some() { None } else { Some(&failure) };
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     set_extended_error(thread, &mut inner, id, own);
     // First this: the thread may itself be the one who waits, further down.
     let code = match call {
@@ -386,7 +386,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     drop(inner);
     if let Some(call) = call {
         if let Some(caller) = call.from() {
-            let mut inner = caller.process().inner.lock();
+            let mut inner = caller.process().lock();
             // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
             if caller.extended_error(&mut inner).command == BR_OK {
                 set_extended_error(caller, &mut inner, id, Some(&failure));
@@ -400,7 +400,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
 fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
     let data = &message.data;
     user_error!(
-        thread.process().pid,
+        thread.process().pid(),
         thread.id(),
         "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
         what,
@@ -419,11 +419,11 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
     let process = thread.process();
     let data = &message.data;
     let node = if data.handle() == 0 {
-        let node = process.context.manager_node().map_err(|_| Failure {
+        let node = process.context().manager_node().map_err(|_| Failure {
             error: EINVAL,
             ..dead("no context manager")
         })?;
-        if node.node().owner().pid == process.pid {
+        if node.node().owner().pid() == process.pid() {
             return Err(failed(EINVAL, "context manager called itself"));
         }
         node
@@ -444,7 +444,7 @@ fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> R
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
-    lsm::may_call(&process.cred, &target.cred)
+    lsm::may_call(process.cred(), target.cred())
         .map_err(|_| failed(EPERM, "security module objects"))?;
 
     let outgoing = Outgoing {
@@ -467,7 +467,7 @@ fn call_oneway(
     record: &mut Recorded,
 ) -> Result<(), Failure> {
     let thread = outgoing.thread;
-    record.to.0 = outgoing.target.pid;
+    record.to.0 = outgoing.target.pid();
     let node_ref = node.node().clone();
     let (buffer, others) = outgoing.fill(Some(node), true)?;
     let level = Level::of_oneway(others.only);
@@ -484,12 +484,12 @@ fn call_oneway(
     record.traced(outgoing.message);
 
     let target = &outgoing.target;
-    let mut inner = target.inner.lock();
-    if inner.dead {
+    let mut inner = target.lock();
+    if inner.is_dead() {
         drop(inner);
         return Err(dead("receiver is dead"));
     }
-    let is_frozen = inner.freezing.oneway_came();
+    let is_frozen = inner.freezing_mut().oneway_came();
     record.waits_frozen = is_frozen;
     let update = slots.map(|slots| Update {
         kind: transaction.update_kind(),
@@ -512,10 +512,10 @@ fn call_oneway(
     drop(inner);
     drop(outdated);
 
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     if is_frozen {
         complete.set(BR_TRANSACTION_PENDING_FROZEN);
-    } else if others.suspect && inner.spam_detection {
+    } else if others.suspect && inner.detects_spam() {
         complete.set(BR_ONEWAY_SPAM_SUSPECT);
     }
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
@@ -533,7 +533,7 @@ struct Place {
 }
 
 fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Failure> {
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     let todo = thread.todo(&mut inner);
     if todo.starts_with_transaction() {
         return Err(failed(eproto(), "a transaction waits to be read"));
@@ -586,7 +586,7 @@ fn call_and_wait(
         parent,
         waiting,
     } = place_call(thread, target)?;
-    record.to.0 = target.pid;
+    record.to.0 = target.pid();
     record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id());
     let (buffer, _) = outgoing.fill(Some(node), false)?;
     let transaction = outgoing.transaction(buffer, level, level.flags(), Some(parent.clone()))?;
@@ -598,7 +598,7 @@ fn call_and_wait(
     record.traced(outgoing.message);
 
     // First this side: the reply may come at once. That the call was taken will be read together with the reply.
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     thread.push_deferred(&mut inner, complete);
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     let below = thread.set_stack(&mut inner, Some(transaction.clone()));
@@ -606,9 +606,9 @@ fn call_and_wait(
     // That was `parent`.
     drop(below);
 
-    let mut inner = target.inner.lock();
-    let is_frozen = inner.freezing.sync_came();
-    let gone = inner.dead || waiting.as_ref().is_some_and(|w| w.is_dead(&mut inner));
+    let mut inner = target.lock();
+    let is_frozen = inner.freezing_mut().sync_came();
+    let gone = inner.is_dead() || waiting.as_ref().is_some_and(|w| w.is_dead(&mut inner));
     if !gone && !is_frozen {
         transaction.count(&mut inner);
         match waiting {
@@ -619,7 +619,7 @@ fn call_and_wait(
     }
     drop(inner);
 
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     let removed = thread.unqueue(&mut inner, &complete_arc);
     let popped = thread.set_stack(&mut inner, parent);
     drop(inner);
@@ -642,7 +642,7 @@ fn try_reply(
     let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
-    record.to = (caller.process().pid, caller.id());
+    record.to = (caller.process().pid(), caller.id());
     let outgoing = Outgoing {
         debug_id: record.id,
         thread,
@@ -665,7 +665,7 @@ fn reply_to(
 ) -> Result<(), (Failure, bool)> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
-    if !caller.is_stack_top(&mut target.inner.lock(), call) {
+    if !caller.is_stack_top(&mut target.lock(), call) {
         return Err((
             failed(eproto(), "caller does not wait for this reply"),
             false,
@@ -691,15 +691,15 @@ fn reply_to(
 
     // First this side: what the thread itself waits for, further down, may come as soon as the caller goes on, and a
     // thread that has replied reads that it has before it reads anything else.
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     set_extended_error(thread, &mut inner, outgoing.debug_id, None);
     thread.push_own(&mut inner, complete);
     drop(inner);
 
-    let mut inner = target.inner.lock();
-    if inner.dead || !caller.is_stack_top(&mut inner, call) {
+    let mut inner = target.lock();
+    if inner.is_dead() || !caller.is_stack_top(&mut inner, call) {
         drop(inner);
-        let mut inner = thread.process().inner.lock();
+        let mut inner = thread.process().lock();
         let removed = thread.unqueue(&mut inner, &complete_arc);
         drop(inner);
         drop(removed);

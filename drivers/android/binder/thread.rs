@@ -30,10 +30,11 @@ use crate::{
     },
     defs::*,
     process::{
+        recount,
         InnerGuard,
         Process,
         ProcessInner,
-        IDLE, //
+        WAITING, //
     },
     stats::CountedThread,
     sys::{
@@ -80,18 +81,18 @@ pub(crate) struct Thread {
     reply_error: Arc<Queued<Code>>,
     inner: LockedBy<ThreadInner, ProcessInner>,
     #[pin]
-    links: ListLinks<IDLE>,
+    links: ListLinks<WAITING>,
     #[pin]
-    tracker: AtomicTracker<IDLE>,
+    tracker: AtomicTracker<WAITING>,
     _counted: CountedThread,
 }
 
 impl_list_arc_safe! {
-    impl ListArcSafe<{IDLE}> for Thread { tracked_by tracker: AtomicTracker<IDLE>; }
+    impl ListArcSafe<{WAITING}> for Thread { tracked_by tracker: AtomicTracker<WAITING>; }
 }
 
 impl_list_item! {
-    impl ListItem<{IDLE}> for Thread { using ListLinks { self.links }; }
+    impl ListItem<{WAITING}> for Thread { using ListLinks { self.links }; }
 }
 
 impl Thread {
@@ -100,19 +101,16 @@ impl Thread {
         let complete = Queued::new(Code::new(CodeKind::Complete))?;
         let return_error = Queued::new(Code::new(CodeKind::ReturnError))?;
         let reply_error = Queued::new(Code::new(CodeKind::ReplyError))?;
-        let inner = LockedBy::new(
-            &process.inner,
-            ThreadInner {
-                looper: 0,
-                dead: false,
-                stack: None,
-                work: WorkList::new(),
-                has_work: false,
-                reply_error: None,
-                extended_error: ExtendedError::NONE,
-                tally: Tally::default(),
-            },
-        );
+        let inner = process.locked_by(ThreadInner {
+            looper: 0,
+            dead: false,
+            stack: None,
+            work: WorkList::new(),
+            has_work: false,
+            reply_error: None,
+            extended_error: ExtendedError::NONE,
+            tally: Tally::default(),
+        });
         let process = process.clone();
         Arc::pin_init(
             pin_init!(Self {
@@ -198,7 +196,7 @@ impl Thread {
 
     /// `BC_EXIT_LOOPER`.
     pub(crate) fn exit_looper(&self) {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process.lock();
         self.state(&mut inner).looper |= LOOPER_EXITED;
     }
 
@@ -264,9 +262,9 @@ struct ThreadInner {
 
 /// Whether a thread is one of [`ProcessInner::polling_threads`] and so on.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Tally {
-    polling: bool,
-    free_polling: bool,
+pub(crate) struct Tally {
+    pub(crate) polling: bool,
+    pub(crate) free_polling: bool,
 }
 
 /// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
@@ -311,12 +309,7 @@ impl Thread {
             free_polling: polling && state.takes_any_work(),
         };
         let before = core::mem::replace(&mut state.tally, now);
-        count(&mut inner.polling_threads, before.polling, now.polling);
-        count(
-            &mut inner.free_polling_threads,
-            before.free_polling,
-            now.free_polling,
-        );
+        inner.recount_polling(before, now);
     }
 
     /// The thread polls from now on, or has stopped for good.
@@ -340,7 +333,7 @@ impl Thread {
     ) -> Option<TransactionArc> {
         let busy = stack.is_some();
         let before = core::mem::replace(&mut self.state(inner).stack, stack);
-        count(inner.freezing.busy_threads(), before.is_some(), busy);
+        recount(inner.freezing_mut().busy_threads(), before.is_some(), busy);
         self.work_changed(inner);
         before
     }
@@ -413,7 +406,7 @@ impl Thread {
         let had = core::mem::replace(&mut state.has_work, true);
         self.work_changed(inner);
         if !had && self.state(inner).looper & LOOPER_POLL != 0 {
-            self.process.poll.wake();
+            self.process.poll_queue().wake();
         }
     }
 
@@ -454,7 +447,7 @@ impl Thread {
     pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
         self.sleeper.wake(sync);
         if self.state(inner).looper & LOOPER_POLL != 0 {
-            self.process.poll.wake();
+            self.process.poll_queue().wake();
         }
     }
 
@@ -481,33 +474,29 @@ impl Thread {
     pub(crate) fn is_ready(&self, inner: &mut ProcessInner, takes_any: bool) -> bool {
         self.state(inner).has_work
             || self.need_return.load(Relaxed)
-            || (takes_any && !inner.work.is_empty())
+            || (takes_any && !inner.todo().is_empty())
     }
 
     /// `BC_REGISTER_LOOPER`.
     pub(crate) fn register_looper(&self) {
-        let mut inner = self.process.inner.lock();
-        let asked = inner.requested_threads.checked_sub(1);
+        let mut inner = self.process.lock();
+        let entered = self.state(&mut inner).looper & LOOPER_ENTERED != 0;
+        let asked = !entered && inner.looper_registered();
         let state = self.state(&mut inner);
-        let entered = state.looper & LOOPER_ENTERED != 0;
         state.looper |= LOOPER_REGISTERED;
-        if entered || asked.is_none() {
+        if !asked {
             state.looper |= LOOPER_INVALID;
-        }
-        if let (false, Some(left)) = (entered, asked) {
-            inner.requested_threads = left;
-            inner.started_threads = inner.started_threads.saturating_add(1);
         }
         drop(inner);
         if entered {
             user_error!(
-                self.process.pid,
+                self.process.pid(),
                 self.id,
                 "BC_REGISTER_LOOPER after BC_ENTER_LOOPER"
             );
-        } else if asked.is_none() {
+        } else if !asked {
             user_error!(
-                self.process.pid,
+                self.process.pid(),
                 self.id,
                 "BC_REGISTER_LOOPER without request"
             );
@@ -516,7 +505,7 @@ impl Thread {
 
     /// `BC_ENTER_LOOPER`.
     pub(crate) fn enter_looper(&self) {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process.lock();
         let state = self.state(&mut inner);
         let registered = state.looper & LOOPER_REGISTERED != 0;
         state.looper |= LOOPER_ENTERED;
@@ -526,7 +515,7 @@ impl Thread {
         drop(inner);
         if registered {
             user_error!(
-                self.process.pid,
+                self.process.pid(),
                 self.id,
                 "BC_ENTER_LOOPER after BC_REGISTER_LOOPER"
             );
@@ -535,13 +524,13 @@ impl Thread {
 
     /// Waits until there is something to read. Returns whether it may be work that is not for this thread alone.
     pub(crate) fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process.lock();
         let mut takes_any = self.takes_any_work(&mut inner);
         // What a one-way call before asked for, or the thread itself, is not to last.
-        if takes_any && nice::current() != self.process.nice {
+        if takes_any && nice::current() != self.process.nice() {
             drop(inner);
-            nice::set(self.process.nice);
-            inner = self.process.inner.lock();
+            nice::set(self.process.nice());
+            inner = self.process.lock();
             takes_any = self.takes_any_work(&mut inner);
         }
         let mut result = Ok(());
@@ -558,7 +547,7 @@ impl Thread {
                 self.sleeper.prepare();
                 drop(inner);
                 self.sleeper.sleep();
-                inner = self.process.inner.lock();
+                inner = self.process.lock();
                 self.sleeper.finish();
                 if takes_any {
                     inner.remove_waiting_thread(self);
@@ -578,7 +567,7 @@ impl Thread {
 
     /// Wakes another thread for work that this one did not take.
     pub(crate) fn pass_on(&self, inner: &mut ProcessInner) {
-        if !inner.work.is_empty() {
+        if !inner.todo().is_empty() {
             self.process.wake_one(inner);
         }
     }
@@ -587,7 +576,7 @@ impl Thread {
     ///
     /// It stays in the process's table, from which the caller takes it then: as long as it has work, that is to be found.
     pub(crate) fn release(self: &Arc<Self>) {
-        let mut inner = self.process.inner.lock();
+        let mut inner = self.process.lock();
         let state = self.state(&mut inner);
         state.dead = true;
         let polls = state.looper & LOOPER_POLL != 0;
@@ -595,25 +584,15 @@ impl Thread {
         drop(inner);
         if polls {
             // What watches the file is to look again: for a thread it does not know, there is something to read.
-            self.process.poll.wake();
+            self.process.poll_queue().wake();
         }
         self.exited.store(true, Relaxed);
         transaction::abandon_stack(self);
         loop {
-            let work = self.pop(&mut self.process.inner.lock());
+            let work = self.pop(&mut self.process.lock());
             let Some(work) = work else { break };
             work.into_arc().cancel();
             cond_resched();
         }
     }
-}
-
-/// Counts a thread, or no longer, where something has become true of it, or is no longer true.
-///
-/// A thread is taken off only where it was counted.
-#[inline]
-fn count(threads: &mut u32, before: bool, now: bool) {
-    *threads = threads
-        .wrapping_add(u32::from(now))
-        .wrapping_sub(u32::from(before));
 }

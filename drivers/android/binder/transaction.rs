@@ -154,24 +154,21 @@ impl Transaction {
                 from,
                 from_parent,
                 target: new.target.clone(),
-                sender_pid: new.sender.process().pid,
+                sender_pid: new.sender.process().pid(),
                 code: new.code,
                 flags: new.flags,
                 // The sending thread's, which need not be the opener's.
                 sender_euid: Kuid::current_euid(),
-                receiver: LockedBy::new(
-                    &new.target.inner,
-                    Receiver {
-                        buffer: Some(new.buffer),
-                        thread: None,
-                        parent: None,
-                        sender_tid: new.sender.id(),
-                        sender_nice: nice::current_small(),
-                        saved_nice: 0,
-                        counted: false,
-                        level: new.level,
-                    },
-                ),
+                receiver: new.target.locked_by(Receiver {
+                    buffer: Some(new.buffer),
+                    thread: None,
+                    parent: None,
+                    sender_tid: new.sender.id(),
+                    sender_nice: nice::current_small(),
+                    saved_nice: 0,
+                    counted: false,
+                    level: new.level,
+                }),
                 _counted: CountedTransaction::new(),
             },
             flags,
@@ -234,7 +231,7 @@ impl Transaction {
     /// The transaction was put on its way: its target has one more that has yet to end.
     pub(crate) fn count(&self, inner: &mut ProcessInner) {
         self.receiver(inner).counted = true;
-        inner.freezing.txn_sent();
+        inner.freezing_mut().txn_sent();
     }
 
     /// It has ended, if it ever was on its way.
@@ -299,7 +296,7 @@ impl Transaction {
 
     /// What a listing shows of the receiver's side.
     pub(crate) fn details(&self) -> Details {
-        let inner = self.target.inner.lock();
+        let inner = self.target.lock();
         let receiver = self.receiver.access(&inner);
         Details {
             handler: receiver.thread.as_ref().map_or(0, |thread| thread.id()),
@@ -338,7 +335,7 @@ impl Drop for Transaction {
 ///
 /// `EPROTO` if it works on no call, or one of its own is above it.
 pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level), Failure> {
-    let mut inner = thread.process().inner.lock();
+    let mut inner = thread.process().lock();
     let Some(call) = thread.stack(&mut inner).cloned() else {
         return Err(failed(eproto(), "reply without a call"));
     };
@@ -358,7 +355,7 @@ pub(crate) fn fail_call(call: TransactionArc, code: u32) {
     let mut next = Some(call);
     while let Some(call) = next {
         if let Some(from) = &call.from {
-            let mut inner = from.process().inner.lock();
+            let mut inner = from.process().lock();
             if !from.is_dead(&mut inner) {
                 let waits = from.is_stack_top(&mut inner, &call);
                 let popped = waits.then(|| from.set_stack(&mut inner, call.from_parent.clone()));
@@ -382,7 +379,7 @@ impl Transaction {
         let sender_pid = match &self.from {
             Some(from) if !from.exited() => {
                 let current = current!();
-                from.process().task.tgid_nr_ns(current.active_pid_ns())
+                from.process().task().tgid_nr_ns(current.active_pid_ns())
             }
             _ => 0,
         };
@@ -498,7 +495,7 @@ unsafe impl Work for Transaction {
         trace::transaction_received(
             self.debug_id,
             buffer.node().map_or(0, |node| node.debug_id()),
-            thread.process().pid,
+            thread.process().pid(),
             thread.id(),
             is_reply,
             self.code,
@@ -513,7 +510,7 @@ unsafe impl Work for Transaction {
     }
 
     fn cancel(self: Arc<Queued<Self>>) {
-        let mut inner = self.target.inner.lock();
+        let mut inner = self.target.lock();
         self.uncount(&mut inner);
         let mut buffer = self.receiver(&mut inner).buffer.take();
         drop(inner);
@@ -543,7 +540,7 @@ impl Transaction {
     #[cold]
     fn report_undelivered(&self, thread: &Thread, error: Error, reason: &str) {
         user_error!(
-            thread.process().pid,
+            thread.process().pid(),
             thread.id(),
             "transaction {} is not delivered: {} ({:?})",
             self.debug_id,
@@ -557,7 +554,7 @@ impl Transaction {
 pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
     let mut top = true;
     loop {
-        let mut inner = thread.process().inner.lock();
+        let mut inner = thread.process().lock();
         let Some(transaction) = thread.stack(&mut inner).cloned() else {
             return;
         };

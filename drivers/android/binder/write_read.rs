@@ -95,7 +95,7 @@ impl Thread {
 
     fn command(self: &Arc<Self>, reader: &mut UserSliceReader) -> Result {
         let command: u32 = reader.read()?;
-        self.process().stats.command(command);
+        self.process().stats().command(command);
         match command {
             BC_TRANSACTION => send::call(self, &message(reader, false)?),
             BC_REPLY => send::reply(self, &message(reader, false)?),
@@ -116,7 +116,7 @@ impl Thread {
                 let result = self.process().request_notification::<Death>(handle, cookie);
                 match result.as_ref().err().map(|failure| failure.error) {
                     Some(ENOMEM) => {
-                        let mut inner = self.process().inner.lock();
+                        let mut inner = self.process().lock();
                         self.push_return_error(&mut inner, BR_ERROR);
                     }
                     _ => self.refused("BC_REQUEST_DEATH_NOTIFICATION", cookie, result),
@@ -146,7 +146,7 @@ impl Thread {
             }
             _ => {
                 user_error!(
-                    self.process().pid,
+                    self.process().pid(),
                     self.id(),
                     "unknown command {:#x}",
                     command
@@ -161,7 +161,7 @@ impl Thread {
     fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
         if let Err(failure) = result {
             user_error!(
-                self.process().pid,
+                self.process().pid(),
                 self.id(),
                 "{} with cookie {:#x} refused: {}",
                 command,
@@ -181,7 +181,7 @@ impl Thread {
                 }
             }
             Err(_) => user_error!(
-                self.process().pid,
+                self.process().pid(),
                 self.id(),
                 "BC_FREE_BUFFER: no buffer at {:#x}",
                 address
@@ -197,7 +197,7 @@ impl Thread {
     fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
         let process = self.process();
         let manager = if more && handle == 0 {
-            process.context.manager_node_ref()
+            process.context().manager_node_ref()
         } else {
             None
         };
@@ -207,7 +207,7 @@ impl Thread {
             Some(_) if is_own => Err(EINVAL),
             Some(node) => process.insert_ref(&node, strong, None).map(|number| {
                 if number != 0 {
-                    user_error!(process.pid, self.id(), "handle 0 came out as {}", number);
+                    user_error!(process.pid(), self.id(), "handle 0 came out as {}", number);
                 }
             }),
             None if more => process.inc_ref(handle, strong),
@@ -215,7 +215,7 @@ impl Thread {
         };
         if let Err(e) = result {
             user_error!(
-                process.pid,
+                process.pid(),
                 self.id(),
                 "{} of handle {} refused: {:?}",
                 match (more, strong) {
@@ -237,7 +237,7 @@ impl Thread {
     fn acknowledge(&self, node: PtrCookie, strong: bool) {
         if let Err(reason) = self.process().acknowledge(node, strong) {
             user_error!(
-                self.process().pid,
+                self.process().pid(),
                 self.id(),
                 "{} of node {:#x} with cookie {:#x} refused: {}",
                 if strong {
@@ -259,13 +259,13 @@ impl Thread {
             bwr.read_buffer as usize,
             bwr.read_size as usize,
             bwr.read_consumed as usize,
-            &self.process().stats,
+            self.process().stats(),
         )?;
         let result = self
             .fill(&mut out, nonblock)
             .and_then(|()| self.end_read(&out));
         if result.is_err() {
-            self.pass_on(&mut self.process().inner.lock());
+            self.pass_on(&mut self.process().lock());
         }
         if result.is_ok() {
             bwr.read_consumed = out.consumed() as u64;
@@ -298,13 +298,13 @@ impl Thread {
         while out.room() >= ROOM_FOR_ANY {
             let mut work = self.pop(&mut inner);
             if work.is_none() && takes_any {
-                work = inner.work.pop_front();
+                work = inner.todo_mut().pop_front();
             }
             let Some(work) = work else { break };
             if work.into_arc().deliver(self, inner, out)? == Delivered::Last {
                 break;
             }
-            inner = self.process().inner.lock();
+            inner = self.process().lock();
         }
         Ok(())
     }
@@ -312,15 +312,9 @@ impl Thread {
     /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
     /// left to take work and there may be more.
     fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
-        let mut inner = self.process().inner.lock();
+        let mut inner = self.process().lock();
         self.pass_on(&mut inner);
-        let ask = inner.requested_threads == 0
-            && inner.idle.is_empty()
-            && inner.started_threads < inner.max_threads
-            && self.is_looper(&mut inner);
-        if ask {
-            inner.requested_threads = 1;
-        }
+        let ask = self.is_looper(&mut inner) && inner.request_thread();
         drop(inner);
         if ask {
             out.replace_first(BR_SPAWN_LOOPER)?;

@@ -57,7 +57,7 @@ impl RefsByNode {
         for process in processes {
             let mut from = Some(0);
             while let Some(key) = from {
-                let handles = process.refs.lock();
+                let handles = process.refs().lock();
                 from = batch(handles.entries(), key, |_, handle| {
                     // There is room for it.
                     let _ = found.push_within_capacity((handle.debug_id(), handle.node().clone()));
@@ -70,8 +70,8 @@ impl RefsByNode {
                 for (handle, node) in found.drain_all() {
                     let key = (node.debug_id(), Reverse(handle));
                     self.handles
-                        .try_create_and_insert(key, process.pid, GFP_KERNEL_ACCOUNT)?;
-                    let is_dead = node.owner().inner.lock().dead;
+                        .try_create_and_insert(key, process.pid(), GFP_KERNEL_ACCOUNT)?;
+                    let is_dead = node.owner().lock().is_dead();
                     if is_dead {
                         self.dead.try_create_and_insert(
                             node.debug_id(),

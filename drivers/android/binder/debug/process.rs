@@ -144,7 +144,7 @@ impl Contents {
 
     /// The buffer of a transaction that is not delivered yet.
     fn of_pending(transaction: &TransactionArc) -> Option<Self> {
-        let inner = transaction.target().inner.lock();
+        let inner = transaction.target().lock();
         let buffer = transaction.buffer(&inner)?;
         Some(Self::new(transaction.debug_id(), buffer.held.as_ref()?))
     }
@@ -226,10 +226,10 @@ impl<'a> Listing<'a> {
         }
 
         items.clear();
-        let inner = self.process.inner.lock();
-        items.add_list(&inner.work);
-        let delivered = !inner.delivered_deaths.is_empty();
-        let delivered_freeze = !inner.delivered_freezes.is_empty();
+        let inner = self.process.lock();
+        items.add_list(inner.todo());
+        let delivered = !inner.delivered_deaths().is_empty();
+        let delivered_freeze = !inner.delivered_freezes().is_empty();
         drop(inner);
         self.note_buffers(&items);
         self.buffers();
@@ -285,7 +285,7 @@ impl<'a> Listing<'a> {
             match head.take() {
                 None => {}
                 Some(Head::Process) => {
-                    seq_print!(self.out, "proc {}\n", self.process.pid);
+                    seq_print!(self.out, "proc {}\n", self.process.pid());
                     seq_print!(self.out, "context {}\n", context_name(self.process));
                 }
                 Some(Head::Thread {
@@ -308,8 +308,8 @@ impl<'a> Listing<'a> {
         let mut from = Some(i32::MIN);
         while let Some(key) = from.filter(|_| !self.out.is_full()) {
             items.clear();
-            let mut inner = self.process.inner.lock();
-            let Some(cursor) = inner.threads.cursor_lower_bound(&key) else {
+            let mut inner = self.process.lock();
+            let Some(cursor) = inner.threads().cursor_lower_bound(&key) else {
                 break;
             };
             let thread = cursor.current().1.clone();
@@ -354,11 +354,10 @@ impl<'a> Listing<'a> {
         let mut from = Some(0);
         while let Some(key) = from.filter(|_| !self.out.is_full()) {
             items.clear();
-            let inner = self.process.inner.lock();
-            let Some(cursor) = inner.nodes.cursor_lower_bound(&key) else {
+            let inner = self.process.lock();
+            let Some(node) = inner.nodes().next(key) else {
                 break;
             };
-            let node = cursor.current().1.clone();
             items.add_all(node.pending_oneway(&inner));
             drop(inner);
             self.note_buffers(items);
@@ -387,7 +386,7 @@ impl<'a> Listing<'a> {
         };
         let mut from = Some(0);
         while let Some(key) = from.filter(|_| !self.out.is_full()) {
-            let handles = self.process.refs.lock();
+            let handles = self.process.refs().lock();
             let next = batch(handles.entries(), key, |number, handle| {
                 // There is room for it.
                 let _ = lines.push_within_capacity(Line {
@@ -409,7 +408,7 @@ impl<'a> Listing<'a> {
                     "  ref {}: desc {} {}node {} s {} w {} d {}\n",
                     line.id,
                     line.number,
-                    if line.node.owner().inner.lock().dead {
+                    if line.node.owner().lock().is_dead() {
                         "dead "
                     } else {
                         ""
@@ -493,7 +492,7 @@ impl<'a> Listing<'a> {
                     }
                 }
                 Item::Due(Listed::Death(death)) => {
-                    let inner = death.receiver().inner.lock();
+                    let inner = death.receiver().lock();
                     let cleared = death.kind_ref(&inner).is_clear();
                     drop(inner);
                     seq_print!(
@@ -507,7 +506,7 @@ impl<'a> Listing<'a> {
                     );
                 }
                 Item::Due(Listed::Freeze(freeze)) => {
-                    let inner = freeze.receiver().inner.lock();
+                    let inner = freeze.receiver().lock();
                     let cleared = freeze.kind_ref(&inner).is_clear();
                     drop(inner);
                     seq_print!(
@@ -543,7 +542,7 @@ impl<'a> Listing<'a> {
             Hashed(Arc::as_ptr(transaction).addr() as u64),
             transaction.sender_pid(),
             details.sender_tid,
-            target.pid,
+            target.pid(),
             details.handler,
             transaction.code(),
             transaction.flags(),
@@ -574,7 +573,7 @@ pub(super) fn print_node(
     refs: &RefsByNode,
     addresses: Addresses,
 ) {
-    let inner = node.owner().inner.lock();
+    let inner = node.owner().lock();
     let counts = node.counts(&inner);
     let (strong, weak) = counts.told();
     let [handles, strong_refs, local_strong, local_weak] = counts.figures();

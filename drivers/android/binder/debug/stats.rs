@@ -6,7 +6,10 @@
 use kernel::seq_print;
 
 use crate::{
-    process::Process,
+    process::{
+        LooperCounts,
+        Process, //
+    },
     shrinker,
     stats::{
         Object,
@@ -37,7 +40,7 @@ pub(super) fn show(out: &Output<'_>) {
     let sum = Stats::new();
     sum.add(&OF_DEAD_PROCESSES);
     for process in processes.iter() {
-        sum.add(&process.stats);
+        sum.add(process.stats());
     }
     print_counters(out, "", &sum);
     for object in Object::ALL {
@@ -74,21 +77,24 @@ fn process_stats(out: &Output<'_>, process: &Process) {
     let (mut threads, mut nodes) = (0usize, 0usize);
     let mut from = Some(i32::MIN);
     while let Some(key) = from {
-        let inner = process.inner.lock();
-        from = batch(&inner.threads, key, |_, _| increment(&mut threads));
+        let inner = process.lock();
+        from = batch(inner.threads(), key, |_, _| increment(&mut threads));
     }
     let mut from = Some(0);
     while let Some(key) = from {
-        let inner = process.inner.lock();
-        from = batch(&inner.nodes, key, |_, _| increment(&mut nodes));
+        let inner = process.lock();
+        from = batch(inner.nodes().tree(), key, |_, _| increment(&mut nodes));
     }
-    let inner = process.inner.lock();
-    let requested = inner.requested_threads;
-    let (started, max) = (inner.started_threads, inner.max_threads);
-    let ready = count(inner.idle.iter());
+    let inner = process.lock();
+    let LooperCounts {
+        requested,
+        started,
+        max,
+        waiting,
+    } = inner.looper_counts();
     let pending = count(
         inner
-            .work
+            .todo()
             .iter()
             .take(MOST_WORK)
             .filter(|work| work.is_transaction()),
@@ -97,7 +103,7 @@ fn process_stats(out: &Output<'_>, process: &Process) {
     let (mut refs, mut strong, mut weak) = (0usize, 0usize, 0usize);
     let mut from = Some(0);
     while let Some(key) = from {
-        let handles = process.refs.lock();
+        let handles = process.refs().lock();
         from = batch(handles.entries(), key, |_, handle| {
             increment(&mut refs);
             strong = strong.saturating_add(handle.strong());
@@ -117,11 +123,11 @@ fn process_stats(out: &Output<'_>, process: &Process) {
     }
     let pages = process.pages.figures();
 
-    seq_print!(out, "proc {}\n", process.pid);
+    seq_print!(out, "proc {}\n", process.pid());
     seq_print!(out, "context {}\n", context_name(process));
     seq_print!(out, "  threads: {threads}\n");
     seq_print!(out, "  requested threads: {requested}+{started}/{max}\n");
-    seq_print!(out, "  ready threads {ready}\n");
+    seq_print!(out, "  ready threads {waiting}\n");
     seq_print!(out, "  free async space {oneway_space}\n");
     seq_print!(out, "  nodes: {nodes}\n");
     seq_print!(out, "  refs: {refs} s {strong} w {weak}\n");
@@ -135,5 +141,5 @@ fn process_stats(out: &Output<'_>, process: &Process) {
     );
     seq_print!(out, "  pages high watermark: {}\n", pages.high_water);
     seq_print!(out, "  pending transactions: {pending}\n");
-    print_counters(out, "  ", &process.stats);
+    print_counters(out, "  ", process.stats());
 }
