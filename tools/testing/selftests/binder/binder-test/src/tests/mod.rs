@@ -33,6 +33,7 @@ mod looper;
 mod lsm;
 mod mapping;
 mod memcg;
+mod mesh;
 mod module;
 mod nesting;
 mod nice;
@@ -121,6 +122,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         reclaim::TESTS,
         threads::TESTS,
         together::TESTS,
+        mesh::TESTS,
         notify::TESTS,
         fd::TESTS,
         in_flight::TESTS,
