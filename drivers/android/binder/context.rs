@@ -21,6 +21,10 @@ use kernel::{
 };
 
 use crate::{
+    error::{
+        no_target,
+        BinderError, //
+    },
     instance::Instance,
     node::{
         NodeArc,
@@ -97,10 +101,13 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `ESRCH` if there is no manager.
-    pub(crate) fn manager_node(&self) -> Result<StrongNode> {
+    /// `BR_DEAD_REPLY` if there is no manager.
+    pub(crate) fn manager_node(&self) -> Result<StrongNode, BinderError> {
         let manager = self.manager.lock();
-        StrongNode::new(manager.node.clone().ok_or(ESRCH)?, &manager)
+        let Some(node) = manager.node.clone() else {
+            return Err(no_target("no context manager"));
+        };
+        StrongNode::new(node, &manager)
     }
 
     /// The manager's node, for counting a reference on it.

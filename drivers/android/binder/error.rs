@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Why a transaction failed: what its sender reads, the errno, the reason and the place in the source.
+//! The driver's error: what the sender reads, the errno, the reason and the place in the source.
 
 use core::panic::Location;
 use kernel::prelude::*;
@@ -12,65 +12,90 @@ use crate::defs::{
     BR_FROZEN_REPLY, //
 };
 
-/// Why a transaction did not get on its way.
-pub(crate) struct Failure {
-    /// What the sender is told.
-    pub(crate) code: u32,
-    pub(crate) error: Error,
-    pub(crate) reason: &'static str,
-    /// The line of the driver's source that found it out.
-    pub(crate) line: u32,
+/// Why a transaction or a command failed.
+#[derive(Clone, Copy)]
+pub(crate) struct BinderError {
+    /// The return code that the sender reads.
+    code: u32,
+    errno: Error,
+    reason: &'static str,
+    /// The place in the driver that found it out.
+    place: &'static Location<'static>,
 }
 
-/// The line that the caller of the function this is called in is in.
-#[track_caller]
-fn line() -> u32 {
-    Location::caller().line()
-}
-
-#[track_caller]
-pub(crate) fn failed(error: Error, reason: &'static str) -> Failure {
-    Failure {
-        code: BR_FAILED_REPLY,
-        error,
-        reason,
-        line: line(),
+impl BinderError {
+    #[track_caller]
+    fn new(code: u32, errno: Error, reason: &'static str) -> Self {
+        Self {
+            code,
+            errno,
+            reason,
+            place: Location::caller(),
+        }
     }
-}
 
-impl Failure {
-    /// The number that goes with the code, in the ioctl that asks for it, in logs and reports: a negative errno. As
-    /// with the C driver there is none with `BR_FROZEN_REPLY`.
+    /// The return code that the sender reads.
+    pub(crate) fn code(&self) -> u32 {
+        self.code
+    }
+
+    /// The errno.
+    pub(crate) fn errno(&self) -> Error {
+        self.errno
+    }
+
+    /// The reason, for logs.
+    pub(crate) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// The file, without its directory, and the line of the place that found it out.
+    pub(crate) fn place(&self) -> (&'static str, u32) {
+        let path = self.place.file();
+        let file = path.rsplit('/').next().unwrap_or(path);
+        (file, self.place.line())
+    }
+
+    /// The number that goes with the code in the extended error, in logs and reports: a negative errno. As with the C
+    /// driver there is none with `BR_FROZEN_REPLY`.
     pub(crate) fn param(&self) -> i32 {
         if self.code == BR_FROZEN_REPLY {
             return 0;
         }
-        self.error.to_errno()
+        self.errno.to_errno()
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        failure.error
+impl From<BinderError> for Error {
+    fn from(error: BinderError) -> Self {
+        error.errno
     }
 }
 
+/// `BR_FAILED_REPLY`.
 #[track_caller]
-pub(crate) fn dead(reason: &'static str) -> Failure {
-    Failure {
-        code: BR_DEAD_REPLY,
-        error: ESRCH,
-        reason,
-        line: line(),
-    }
+#[cold]
+pub(crate) fn failed(errno: Error, reason: &'static str) -> BinderError {
+    BinderError::new(BR_FAILED_REPLY, errno, reason)
 }
 
+/// `BR_DEAD_REPLY`, with `ESRCH`.
 #[track_caller]
-pub(crate) fn frozen() -> Failure {
-    Failure {
-        code: BR_FROZEN_REPLY,
-        error: EAGAIN,
-        reason: "receiver is frozen",
-        line: line(),
-    }
+#[cold]
+pub(crate) fn dead(reason: &'static str) -> BinderError {
+    BinderError::new(BR_DEAD_REPLY, ESRCH, reason)
+}
+
+/// `BR_DEAD_REPLY` with `EINVAL`, for a target that is not there to begin with.
+#[track_caller]
+#[cold]
+pub(crate) fn no_target(reason: &'static str) -> BinderError {
+    BinderError::new(BR_DEAD_REPLY, EINVAL, reason)
+}
+
+/// `BR_FROZEN_REPLY`.
+#[track_caller]
+#[cold]
+pub(crate) fn frozen() -> BinderError {
+    BinderError::new(BR_FROZEN_REPLY, EAGAIN, "receiver is frozen")
 }

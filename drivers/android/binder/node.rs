@@ -32,6 +32,11 @@ use crate::{
         BR_INCREFS,
         BR_RELEASE, //
     },
+    error::{
+        failed,
+        no_target,
+        BinderError, //
+    },
     freeze::Freeze,
     notification::Requests,
     oneway::{
@@ -320,13 +325,23 @@ impl Process {
     /// - `EINVAL` if there is one with another cookie.
     /// - `ESRCH` if the process is dead.
     /// - `ENOMEM`.
-    pub(crate) fn node_for(self: &Arc<Self>, ptr: u64, cookie: u64, flags: u32) -> Result<NodeArc> {
-        if let Some(node) = self.lock().nodes().0.get(&ptr) {
-            return if node.cookie == cookie {
-                Ok(node.clone())
+    pub(crate) fn node_for(
+        self: &Arc<Self>,
+        ptr: u64,
+        cookie: u64,
+        flags: u32,
+    ) -> Result<NodeArc, BinderError> {
+        let no_memory = |e| failed(e, "out of memory");
+        let checked = |node: NodeArc| {
+            if node.cookie == cookie {
+                Ok(node)
             } else {
-                Err(EINVAL)
-            };
+                Err(failed(EINVAL, "node has another cookie"))
+            }
+        };
+        let known = self.lock().nodes().0.get(&ptr).cloned();
+        if let Some(node) = known {
+            return checked(node);
         }
         let node = Queued::new(Node {
             debug_id: next_debug_id(),
@@ -345,21 +360,18 @@ impl Process {
                 freezes: Requests::new(),
             }),
             _counted: CountedNode::new(),
-        })?;
-        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        })
+        .map_err(no_memory)?;
+        let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
         let mut inner = self.lock();
         if inner.is_dead() {
-            return Err(ESRCH);
+            return Err(failed(ESRCH, "process is dead"));
         }
         if let Some(other) = inner.nodes().0.get(&ptr) {
             // Another thread was faster.
             let other = other.clone();
             drop(inner);
-            return if other.cookie == cookie {
-                Ok(other)
-            } else {
-                Err(EINVAL)
-            };
+            return checked(other);
         }
         inner
             .nodes_mut()
@@ -390,17 +402,17 @@ pub(crate) fn count_ref(
     new: bool,
     strong: bool,
     sender: Option<&Thread>,
-) -> Result {
+) -> Result<(), BinderError> {
     let mut inner = node.owner.lock();
     let queued = node.to_queue().is_none();
     let state = node.state(&mut inner);
     if state.forgotten {
         // A handle on it would be one on a node that its owner does not find.
-        return Err(ENOENT);
+        return Err(failed(ENOENT, "node was forgotten"));
     }
     let counts = &mut state.counts;
     if sender.is_none() && !counts.can_add_ref(strong) && (strong || !queued) {
-        return Err(EINVAL);
+        return Err(failed(EINVAL, "owner does not know the node"));
     }
     if new {
         counts.add_ref();
@@ -490,11 +502,12 @@ impl StrongNode {
     ///
     /// # Errors
     ///
-    /// `ESRCH` if its owner is dead.
-    pub(crate) fn new<G>(node: NodeArc, _held: &G) -> Result<Self> {
+    /// `BR_DEAD_REPLY` if its owner is dead.
+    pub(crate) fn new<G>(node: NodeArc, _held: &G) -> Result<Self, BinderError> {
         let mut inner = node.owner.lock();
         if inner.is_dead() {
-            return Err(ESRCH);
+            drop(inner);
+            return Err(no_target("node's owner is dead"));
         }
         node.state(&mut inner).counts.add_local(true);
         drop(inner);
@@ -589,17 +602,19 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// A reason for the log. Nothing is done then.
+    /// `EINVAL` if there is no such node, or nothing is to be acknowledged. Nothing is done then.
     pub(crate) fn acknowledge(
         &self,
         PtrCookie { ptr, cookie }: PtrCookie,
         strong: bool,
-    ) -> Result<(), &'static str> {
+    ) -> Result<(), BinderError> {
         let mut inner = self.lock();
-        let node = inner.nodes().0.get(&ptr).cloned().ok_or("no such node")?;
+        let Some(node) = inner.nodes().0.get(&ptr).cloned() else {
+            return Err(failed(EINVAL, "no such node"));
+        };
         if node.cookie != cookie {
             drop(inner);
-            return Err("cookie mismatch");
+            return Err(failed(EINVAL, "cookie mismatch"));
         }
         let acknowledged = node.state(&mut inner).counts.acknowledge(strong);
         if acknowledged == Ok(true) {
@@ -607,9 +622,10 @@ impl Process {
         }
         // Before `node`, which may be the last reference.
         drop(inner);
-        acknowledged
-            .map_err(|_| "nothing to acknowledge")
-            .map(|_| ())
+        match acknowledged {
+            Ok(_) => Ok(()),
+            Err(_) => Err(failed(EINVAL, "nothing to acknowledge")),
+        }
     }
 }
 

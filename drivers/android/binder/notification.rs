@@ -29,7 +29,7 @@ use kernel::{
 use crate::{
     error::{
         failed,
-        Failure, //
+        BinderError, //
     },
     node::{
         Node,
@@ -233,7 +233,7 @@ impl Process {
         self: &Arc<Self>,
         handle: u32,
         cookie: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BinderError> {
         let no_memory = |e| failed(e, "out of memory");
         let (kind, count) = K::new();
         let place = Place::new().map_err(no_memory)?;
@@ -293,7 +293,7 @@ impl Thread {
         &self,
         handle: u32,
         cookie: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BinderError> {
         let process = self.process();
         let mut handles = process.refs().lock();
         let Some(entry) = handles.get_mut(handle) else {
@@ -326,7 +326,7 @@ impl Thread {
     /// # Errors
     ///
     /// `EINVAL` if no notification of this kind with this cookie was delivered and not yet acknowledged.
-    pub(crate) fn acknowledge_notification<K: Kind>(&self, cookie: u64) -> Result<(), Failure> {
+    pub(crate) fn acknowledge_notification<K: Kind>(&self, cookie: u64) -> Result<(), BinderError> {
         let mut inner = self.process().lock();
         let Some((notification, place)) = K::delivered(&mut inner).take(cookie) else {
             return Err(failed(EINVAL, "nothing to acknowledge"));

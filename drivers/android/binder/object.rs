@@ -51,6 +51,10 @@ use crate::{
         BINDER_TYPE_WEAK_BINDER,
         BINDER_TYPE_WEAK_HANDLE, //
     },
+    error::{
+        failed,
+        BinderError, //
+    },
     in_flight::SentFile,
     node::{
         owner_knows,
@@ -80,16 +84,13 @@ use self::fixups::{
     OBJECT_ALIGN, //
 };
 
-/// Why a transaction's data could not be taken over: an error, and words for the log.
-pub(crate) type Refused = (Error, &'static str);
-
 /// Checks what can be checked before anything is done about the objects, with the C driver's errors: it copies all
 /// offsets first.
 ///
 /// # Errors
 ///
 /// `EFAULT` if the offsets cannot be read, `EINVAL` if they are cut short, or `extra_size` is no multiple of 8.
-pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), Refused> {
+pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), BinderError> {
     const UNREADABLE: &str = "offsets cannot be read";
 
     let aligned = extra_size % 8 == 0;
@@ -100,9 +101,9 @@ pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), 
     // A byte of each page, and the last.
     let mut rest = offsets.clone_reader();
     while !rest.is_empty() {
-        let _: u8 = rest.read().map_err(|e| (e, UNREADABLE))?;
+        let _: u8 = rest.read().map_err(|e| failed(e, UNREADABLE))?;
         let step = rest.len().saturating_sub(1).min(PAGE_SIZE - 1);
-        rest.skip(step).map_err(|e| (e, UNREADABLE))?;
+        rest.skip(step).map_err(|e| failed(e, UNREADABLE))?;
     }
     if offsets.len() % size_of::<u64>() != 0 {
         return invalid("size of the offsets is not a multiple of 8");
@@ -123,7 +124,7 @@ pub(crate) struct Filler<'a> {
     room: Room,
     fixups: Fixups,
     /// Why the buffers that objects point to could not be copied.
-    bad_buffer: Option<Refused>,
+    bad_buffer: Option<BinderError>,
 }
 
 impl<'a> Filler<'a> {
@@ -155,15 +156,17 @@ impl<'a> Filler<'a> {
         data: UserPtr,
         data_size: usize,
         mut offsets: UserSliceReader,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BinderError> {
         // Up to where the data is in the buffer.
         let mut done = 0;
         let mut object = 0;
         while !offsets.is_empty() {
-            let value: u64 = offsets.read().map_err(|e| (e, "offsets cannot be read"))?;
+            let value: u64 = offsets
+                .read()
+                .map_err(|e| failed(e, "offsets cannot be read"))?;
             self.buffer
                 .write_offset(object, value)
-                .map_err(|e| (e, "offsets cannot be written"))?;
+                .map_err(|e| failed(e, "offsets cannot be written"))?;
 
             let offset = number(value, "offset beyond the data")?;
             self.copy_data(data, done, gap(done, offset, data_size)?)?;
@@ -171,7 +174,7 @@ impl<'a> Filler<'a> {
             let size = self.object(object, offset, rest.reader())?;
             done = offset
                 .checked_add(size)
-                .ok_or((EINVAL, "object beyond the data"))?;
+                .ok_or_else(|| failed(EINVAL, "object beyond the data"))?;
             object = object.wrapping_add(1);
         }
         self.copy_data(data, done, rest_of(data_size, done)?)?;
@@ -182,14 +185,14 @@ impl<'a> Filler<'a> {
     }
 
     /// Copies `len` bytes at `at` in the data, which the sender has at `data`.
-    fn copy_data(&self, data: UserPtr, at: usize, len: usize) -> Result<(), Refused> {
+    fn copy_data(&self, data: UserPtr, at: usize, len: usize) -> Result<(), BinderError> {
         self.buffer
             .copy_from_user(at, data.wrapping_byte_add(at), len)
-            .map_err(|e| (e, "data cannot be read"))
+            .map_err(|e| failed(e, "data cannot be read"))
     }
 
     /// Copies what is left of the buffers that objects point to.
-    fn copy_buffers(&mut self) -> Result<(), Refused> {
+    fn copy_buffers(&mut self) -> Result<(), BinderError> {
         if let Some(refused) = self.bad_buffer {
             return Err(refused);
         }
@@ -207,11 +210,11 @@ impl<'a> Filler<'a> {
         offset: usize,
         place: usize,
         len: usize,
-    ) -> Result<bool, Refused> {
+    ) -> Result<bool, BinderError> {
         let piece = self.fixups.leave_out(parent, offset, len)?;
         if self.bad_buffer.is_none() {
             self.bad_buffer = if place % OBJECT_ALIGN != 0 {
-                Some((EINVAL, "fix-up is not at a multiple of 4"))
+                Some(failed(EINVAL, "fix-up is not at a multiple of 4"))
             } else {
                 copy_piece(self.buffer, piece).err()
             };
@@ -219,10 +222,10 @@ impl<'a> Filler<'a> {
         Ok(self.bad_buffer.is_none())
     }
 
-    fn write<T: AsBytes>(&self, at: usize, value: &T) -> Result<(), Refused> {
+    fn write<T: AsBytes>(&self, at: usize, value: &T) -> Result<(), BinderError> {
         self.buffer
             .write(at, AsBytes::as_bytes(value))
-            .map_err(|e| (e, "buffer cannot be written"))
+            .map_err(|e| failed(e, "buffer cannot be written"))
     }
 
     /// Takes over the object that comes next in `data` and returns its size.
@@ -231,14 +234,14 @@ impl<'a> Filler<'a> {
         object: usize,
         offset: usize,
         mut data: UserSliceReader,
-    ) -> Result<usize, Refused> {
+    ) -> Result<usize, BinderError> {
         // The kind is read before the rest tells how much there is to read. It is read again with that, and may be
         // another by then: that one is not looked at.
-        fn whole<T: FromBytes>(data: &mut UserSliceReader) -> Result<T, Refused> {
+        fn whole<T: FromBytes>(data: &mut UserSliceReader) -> Result<T, BinderError> {
             if data.len() < size_of::<T>() {
                 return invalid("object beyond the data");
             }
-            data.read().map_err(|e| (e, "object cannot be read"))
+            data.read().map_err(|e| failed(e, "object cannot be read"))
         }
 
         if offset % OBJECT_ALIGN != 0 {
@@ -250,7 +253,7 @@ impl<'a> Filler<'a> {
         let kind: u32 = data
             .clone_reader()
             .read()
-            .map_err(|e| (e, "object cannot be read"))?;
+            .map_err(|e| failed(e, "object cannot be read"))?;
         match kind {
             BINDER_TYPE_BINDER
             | BINDER_TYPE_WEAK_BINDER
@@ -296,21 +299,19 @@ impl<'a> Filler<'a> {
     }
 
     /// What the receiver sees in place of a node or handle.
-    fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, Refused> {
+    fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, BinderError> {
         let sender = self.thread.process();
         let receiver = self.buffer.process.clone();
         let thread = self.thread.clone();
         if matches!(object.kind, BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER) {
             let strong = object.kind == BINDER_TYPE_BINDER;
             loop {
-                let node = sender
-                    .node_for(object.binder, object.cookie, object.flags)
-                    .map_err(|e| (e, "node has another cookie"))?;
+                let node = sender.node_for(object.binder, object.cookie, object.flags)?;
                 let result = may_transfer(thread.process(), &receiver)
                     .and_then(|()| self.give_handle(&node, strong, object, Some(&thread)));
                 match result {
                     // Another thread has just given up the last reference to it. The next one is a new node.
-                    Err((ENOENT, _)) => {}
+                    Err(error) if error.errno() == ENOENT => {}
                     Err(_) => {
                         thread.process().forget_if_unused(&node);
                         return result;
@@ -321,9 +322,7 @@ impl<'a> Filler<'a> {
         } else {
             let strong = object.kind == BINDER_TYPE_HANDLE;
             // Held from now on: what another thread does with the handle meanwhile changes nothing.
-            let local = sender
-                .local_node(object.handle(), strong)
-                .map_err(|e| (e, "no such handle"))?;
+            let local = sender.local_node(object.handle(), strong)?;
             may_transfer(sender, &receiver)?;
             if Arc::ptr_eq(local.node().owner(), &receiver) {
                 self.give_node(local, object)
@@ -340,15 +339,11 @@ impl<'a> Filler<'a> {
         strong: bool,
         object: &FlatObject,
         sender: Option<&Thread>,
-    ) -> Result<FlatObject, Refused> {
-        let handle = self
-            .buffer
-            .process
-            .insert_ref(node, strong, sender)
-            .map_err(|e| (e, "receiver can have no handle for a node"))?;
+    ) -> Result<FlatObject, BinderError> {
+        let handle = self.buffer.process.insert_ref(node, strong, sender)?;
         self.buffer
             .add_object(ObjectRef::Handle { handle, strong })
-            .map_err(|e| (e, "out of memory"))?;
+            .map_err(|e| failed(e, "out of memory"))?;
         let kind = if strong {
             BINDER_TYPE_HANDLE
         } else {
@@ -358,7 +353,11 @@ impl<'a> Filler<'a> {
     }
 
     /// The receiver gets its own node back.
-    fn give_node(&mut self, local: LocalNode, object: &FlatObject) -> Result<FlatObject, Refused> {
+    fn give_node(
+        &mut self,
+        local: LocalNode,
+        object: &FlatObject,
+    ) -> Result<FlatObject, BinderError> {
         let node = local.node();
         if !local.is_strong() && !owner_knows(node) {
             return invalid("weak reference to a node its owner forgot");
@@ -375,22 +374,22 @@ impl<'a> Filler<'a> {
         };
         self.buffer
             .add_object(ObjectRef::Node(local))
-            .map_err(|e| (e, "out of memory"))?;
+            .map_err(|e| failed(e, "out of memory"))?;
         Ok(translated)
     }
 
     /// The receiver is to find a descriptor for the sender's file `number` at `at` in the buffer.
-    fn file(&mut self, number: u32, at: usize, in_array: bool) -> Result<(), Refused> {
+    fn file(&mut self, number: u32, at: usize, in_array: bool) -> Result<(), BinderError> {
         if !self.accepts_fds {
-            return Err((EPERM, "receiver takes no file descriptors"));
+            return Err(failed(EPERM, "receiver takes no file descriptors"));
         }
-        let file = fd::get(number).map_err(|e| (e, "no such file descriptor"))?;
+        let file = fd::get(number).map_err(|e| failed(e, "no such file descriptor"))?;
         let (sender, receiver) = (self.thread.process(), &self.buffer.process);
         lsm::may_give_file(sender.cred(), receiver.cred(), &file)
-            .map_err(|_| (EPERM, "security module objects to a file"))?;
+            .map_err(|_| failed(EPERM, "security module objects to a file"))?;
         self.buffer
             .add_file(SentFile { at, file, in_array })
-            .map_err(|e| (e, "out of memory"))
+            .map_err(|e| failed(e, "out of memory"))
     }
 
     /// Finds room for the buffer that the object at `offset` points to, and tells its parent where it is.
@@ -399,10 +398,10 @@ impl<'a> Filler<'a> {
         object: usize,
         offset: usize,
         from: &BufferObject,
-    ) -> Result<BufferObject, Refused> {
+    ) -> Result<BufferObject, BinderError> {
         let length = number(from.length, "buffer too large")?;
         let at = self.room.take(length)?;
-        let no_address = |e| (e, "out of memory");
+        let no_address = |e| failed(e, "out of memory");
         let place = offset.saturating_add(core::mem::offset_of!(BufferObject, buffer));
         let address = self.buffer.address_for(place, at).map_err(no_address)?;
         let mut parent = None;
@@ -432,7 +431,7 @@ impl<'a> Filler<'a> {
     }
 
     /// Takes over the files whose descriptors stand in a buffer that came before.
-    fn fd_array(&mut self, array: &FdArrayObject) -> Result<(), Refused> {
+    fn fd_array(&mut self, array: &FdArrayObject) -> Result<(), BinderError> {
         let parent = number(array.parent, "parent is no buffer that came before")?;
         let offset = number(array.parent_offset, "fix-up beyond its parent")?;
         let bytes = array_size(array.num_fds)?;
@@ -446,7 +445,7 @@ impl<'a> Filler<'a> {
         while !reader.is_empty() {
             let number: u32 = reader
                 .read()
-                .map_err(|e| (e, "file descriptors cannot be read"))?;
+                .map_err(|e| failed(e, "file descriptors cannot be read"))?;
             self.file(number, at, true)?;
             at = at.wrapping_add(size_of::<u32>());
         }
@@ -459,16 +458,16 @@ impl<'a> Filler<'a> {
 }
 
 /// Copies a part of a buffer that an object points to.
-fn copy_piece(buffer: &Buffer, piece: Piece) -> Result<(), Refused> {
+fn copy_piece(buffer: &Buffer, piece: Piece) -> Result<(), BinderError> {
     // CAST: An address in user space; the driver runs on 64-bit kernels only.
     let source = UserPtr::from_addr(piece.source as usize);
     buffer
         .copy_from_user(piece.at, source, piece.length)
         // With the C driver's error, which is another one than that for the data.
-        .map_err(|_| (EINVAL, "buffer cannot be read"))
+        .map_err(|_| failed(EINVAL, "buffer cannot be read"))
 }
 
-fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), Refused> {
+fn may_transfer(sender: &Process, receiver: &Process) -> Result<(), BinderError> {
     lsm::may_give_node(sender.cred(), receiver.cred())
-        .map_err(|_| (EPERM, "security module objects to a node or handle"))
+        .map_err(|_| failed(EPERM, "security module objects to a node or handle"))
 }

@@ -28,6 +28,11 @@ use kernel::{
 
 use crate::{
     death::DeathArc,
+    error::{
+        dead,
+        failed,
+        BinderError, //
+    },
     freeze::FreezeArc,
     node::{
         count_ref,
@@ -126,9 +131,9 @@ impl RefTable {
         node: &NodeArc,
         strong: bool,
         sender: Option<&Thread>,
-    ) -> Option<Result<u32>> {
+    ) -> Option<Result<u32, BinderError>> {
         if self.closed {
-            return Some(Err(ESRCH));
+            return Some(Err(dead("receiver is dead")));
         }
         let &number = self.by_node.get(&key(node))?;
         let handle = self.entries.get_mut(&number)?;
@@ -163,25 +168,26 @@ impl Process {
     /// # Errors
     ///
     /// - `EINVAL` and `ENOENT` as in [`count_ref`].
-    /// - `ESRCH` if this process is dead.
+    /// - `BR_DEAD_REPLY` if this process is dead.
     /// - `ENOMEM`.
     pub(crate) fn insert_ref(
         &self,
         node: &NodeArc,
         strong: bool,
         sender: Option<&Thread>,
-    ) -> Result<u32> {
+    ) -> Result<u32, BinderError> {
         if let Some(result) = self.refs().lock().add_to_existing(node, strong, sender) {
             return result;
         }
         // What the new handle needs is there before the lock is taken, and what it turns out not to need goes after the
         // lock is dropped: these live longer than the guard.
-        let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
+        let no_memory = |e| failed(e, "out of memory");
+        let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
+        let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
         let first = u32::from(!self.context().is_manager_node(node));
         let mut taken = Taken {
             numbers: &self.refs().handles,
-            number: self.refs().handles.alloc_min(first)?,
+            number: self.refs().handles.alloc_min(first).map_err(no_memory)?,
             used: false,
         };
         let number = taken.number;
@@ -214,11 +220,13 @@ impl Process {
     ///
     /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
     /// [`count_ref`].
-    pub(crate) fn inc_ref(&self, number: u32, strong: bool) -> Result {
+    pub(crate) fn inc_ref(&self, number: u32, strong: bool) -> Result<(), BinderError> {
         let mut handles = self.refs().lock();
-        let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+        let handle = handles
+            .get_mut(number)
+            .ok_or_else(|| failed(EINVAL, "no such handle"))?;
         if strong && handle.strong == 0 {
-            return Err(EINVAL);
+            return Err(failed(EINVAL, "no strong reference"));
         }
         handle.add(strong, None)
     }
@@ -228,20 +236,25 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is no such handle, or it has no such count.
-    pub(crate) fn dec_ref(&self, number: u32, strong: bool) -> Result {
+    pub(crate) fn dec_ref(&self, number: u32, strong: bool) -> Result<(), BinderError> {
         let mut guard = self.refs().lock();
         let handles = &mut *guard;
         if handles.closed {
             // All handles go at once, by `close_refs`.
             return Ok(());
         }
-        let handle = handles.entries.get_mut(&number).ok_or(EINVAL)?;
+        let handle = handles
+            .entries
+            .get_mut(&number)
+            .ok_or_else(|| failed(EINVAL, "no such handle"))?;
         let count = if strong {
             &mut handle.strong
         } else {
             &mut handle.weak
         };
-        *count = count.checked_sub(1).ok_or(EINVAL)?;
+        *count = count
+            .checked_sub(1)
+            .ok_or_else(|| failed(EINVAL, "no such reference"))?;
         let last_strong = strong && handle.strong == 0;
         let gone = handle.strong == 0 && handle.weak == 0;
         if !last_strong && !gone {
@@ -271,12 +284,15 @@ impl Process {
     /// # Errors
     ///
     /// - `EINVAL` if there is no such handle, or it has no strong count.
-    /// - `ESRCH` if the node's owner is dead.
-    pub(crate) fn strong_node(&self, number: u32) -> Result<StrongNode> {
+    /// - `BR_DEAD_REPLY` if the node's owner is dead.
+    pub(crate) fn strong_node(&self, number: u32) -> Result<StrongNode, BinderError> {
         let handles = self.refs().lock();
-        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        let handle = handles
+            .entries
+            .get(&number)
+            .ok_or_else(|| failed(EINVAL, "no such handle"))?;
         if handle.strong == 0 {
-            return Err(EINVAL);
+            return Err(failed(EINVAL, "no strong reference"));
         }
         StrongNode::new(handle.node.clone(), &handles)
     }
@@ -287,11 +303,14 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is none.
-    pub(crate) fn local_node(&self, number: u32, strong: bool) -> Result<LocalNode> {
+    pub(crate) fn local_node(&self, number: u32, strong: bool) -> Result<LocalNode, BinderError> {
         let handles = self.refs().lock();
-        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        let handle = handles
+            .entries
+            .get(&number)
+            .ok_or_else(|| failed(EINVAL, "no such handle"))?;
         if strong && handle.strong == 0 {
-            return Err(EINVAL);
+            return Err(failed(EINVAL, "no strong reference"));
         }
         Ok(LocalNode::new(&handle.node, strong, &handles))
     }
@@ -302,11 +321,14 @@ impl Process {
     /// # Errors
     ///
     /// `EINVAL` if there is no such handle.
-    pub(crate) fn totals_of_ref(&self, number: u32) -> Result<(usize, usize)> {
+    pub(crate) fn totals_of_ref(&self, number: u32) -> Result<(usize, usize), BinderError> {
         let handles = self.refs().lock();
-        let handle = handles.entries.get(&number).ok_or(EINVAL)?;
+        let handle = handles
+            .entries
+            .get(&number)
+            .ok_or_else(|| failed(EINVAL, "no such handle"))?;
         if handle.strong == 0 {
-            return Err(EINVAL);
+            return Err(failed(EINVAL, "no strong reference"));
         }
         let node = &handle.node;
         let inner = node.owner().lock();
@@ -378,13 +400,15 @@ impl Ref {
         }
     }
 
-    fn add(&mut self, strong: bool, sender: Option<&Thread>) -> Result {
+    fn add(&mut self, strong: bool, sender: Option<&Thread>) -> Result<(), BinderError> {
         let count = if strong {
             &mut self.strong
         } else {
             &mut self.weak
         };
-        let more = count.checked_add(1).ok_or(EOVERFLOW)?;
+        let more = count
+            .checked_add(1)
+            .ok_or_else(|| failed(EOVERFLOW, "too many references"))?;
         if *count == 0 {
             // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
             count_ref(&self.node, false, strong, sender)?;

@@ -39,7 +39,7 @@ use crate::{
         dead,
         failed,
         frozen,
-        Failure, //
+        BinderError, //
     },
     level::Level,
     node::{
@@ -131,7 +131,7 @@ impl Recorded {
 
     /// Logs what became of the transaction with which `thread` sent `message`.
     #[inline]
-    pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&Failure>) {
+    pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&BinderError>) {
         let process = thread.process();
         let data = &message.data;
         let record = Record {
@@ -148,9 +148,9 @@ impl Recorded {
             },
             data_size: data.data_size,
             offsets_size: data.offsets_size,
-            code: failure.map_or(0, |failure| failure.code),
-            errno: failure.map_or(0, Failure::param),
-            line: failure.map_or(0, |failure| failure.line),
+            code: failure.map_or(0, |failure| failure.code()),
+            errno: failure.map_or(0, BinderError::param),
+            line: failure.map_or(0, |failure| failure.place().1),
             context: process.context().short_name(),
         };
         if failure.is_some() {
@@ -158,7 +158,7 @@ impl Recorded {
         }
         ALL.write(self.place, &record);
         if let Some(failure) = failure {
-            self.report(thread, message, failure.code);
+            self.report(thread, message, failure.code());
         } else if self.waits_frozen {
             self.report(thread, message, BR_TRANSACTION_PENDING_FROZEN);
         }
@@ -196,7 +196,7 @@ impl Outgoing<'_> {
         &self,
         node: Option<StrongNode>,
         oneway: bool,
-    ) -> Result<(Buffer, OnewayCalls), Failure> {
+    ) -> Result<(Buffer, OnewayCalls), BinderError> {
         let data = &self.message.data;
         let context = match &node {
             Some(node) if node.node().flags() & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
@@ -237,7 +237,7 @@ impl Outgoing<'_> {
             UserPtr::from_addr(data.offsets as usize),
         );
         let offsets = UserSlice::new(offsets, wanted.offsets_size).reader();
-        object::check(&offsets, extra_size).map_err(|(error, reason)| failed(error, reason))?;
+        object::check(&offsets, extra_size)?;
 
         let bad = |e| failed(e, "buffer cannot be written");
         let extra_at = buffer.extra_at().map_err(bad)?;
@@ -250,8 +250,7 @@ impl Outgoing<'_> {
             self.accepts_fds,
             extra_at..extra_end,
         )
-        .fill(from, wanted.data_size, offsets)
-        .map_err(|(error, reason)| failed(error, reason))?;
+        .fill(from, wanted.data_size, offsets)?;
         if let Some(context) = &context {
             buffer.write(extra_end, context.as_bytes()).map_err(bad)?;
         }
@@ -267,7 +266,7 @@ impl Outgoing<'_> {
 
     /// Says why there is no buffer.
     #[cold]
-    fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> Failure {
+    fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> BinderError {
         let size = wanted
             .data_size
             .saturating_add(wanted.offsets_size)
@@ -313,7 +312,7 @@ impl Outgoing<'_> {
         level: Level,
         flags: Flags,
         call: Option<Option<TransactionArc>>,
-    ) -> Result<TransactionArc, Failure> {
+    ) -> Result<TransactionArc, BinderError> {
         Transaction::new(
             NewTransaction {
                 debug_id: self.debug_id,
@@ -336,12 +335,12 @@ fn set_extended_error(
     thread: &Thread,
     inner: &mut ProcessInner,
     id: u32,
-    failure: Option<&Failure>,
+    failure: Option<&BinderError>,
 ) {
     *thread.extended_error(inner) = ExtendedError {
         id,
-        command: failure.map_or(BR_OK, |failure| failure.code),
-        param: failure.map_or(0, Failure::param),
+        command: failure.map_or(BR_OK, |failure| failure.code()),
+        param: failure.map_or(0, BinderError::param),
     };
 }
 
@@ -360,7 +359,7 @@ pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
         report(thread, message, &failure, "call");
         let mut inner = thread.process().lock();
         set_extended_error(thread, &mut inner, id, Some(&failure));
-        thread.push_return_error(&mut inner, failure.code);
+        thread.push_return_error(&mut inner, failure.code());
     }
 }
 
@@ -380,7 +379,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     // First this: the thread may itself be the one who waits, further down.
     let code = match call {
         Some(_) => BR_TRANSACTION_COMPLETE,
-        None => failure.code,
+        None => failure.code(),
     };
     thread.push_return_error(&mut inner, code);
     drop(inner);
@@ -392,21 +391,24 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
                 set_extended_error(caller, &mut inner, id, Some(&failure));
             }
         }
-        fail_call(call, failure.code);
+        fail_call(call, failure.code());
     }
 }
 
 #[cold]
-fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
+fn report(thread: &Thread, message: &Message, failure: &BinderError, what: &str) {
     let data = &message.data;
+    let (file, line) = failure.place();
     user_error!(
         thread.process().pid(),
         thread.id(),
-        "{} to handle {} failed: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
+        "{} to handle {} failed at {}:{}: {} ({:?}), code {}, flags {:#x}, size {}-{}-{}",
         what,
         data.handle(),
-        failure.reason,
-        failure.error,
+        file,
+        line,
+        failure.reason(),
+        failure.errno(),
         data.code,
         data.flags,
         data.data_size,
@@ -415,29 +417,21 @@ fn report(thread: &Thread, message: &Message, failure: &Failure, what: &str) {
     );
 }
 
-fn try_call(thread: &Arc<Thread>, message: &Message, record: &mut Recorded) -> Result<(), Failure> {
+fn try_call(
+    thread: &Arc<Thread>,
+    message: &Message,
+    record: &mut Recorded,
+) -> Result<(), BinderError> {
     let process = thread.process();
     let data = &message.data;
     let node = if data.handle() == 0 {
-        let node = process.context().manager_node().map_err(|_| Failure {
-            error: EINVAL,
-            ..dead("no context manager")
-        })?;
+        let node = process.context().manager_node()?;
         if node.node().owner().pid() == process.pid() {
             return Err(failed(EINVAL, "context manager called itself"));
         }
         node
     } else {
-        process.strong_node(data.handle()).map_err(|e| {
-            if e == ESRCH {
-                Failure {
-                    error: EINVAL,
-                    ..dead("node's owner is dead")
-                }
-            } else {
-                failed(EINVAL, "no such handle")
-            }
-        })?
+        process.strong_node(data.handle())?
     };
     let target = node.node().owner().clone();
     record.node = node.node().debug_id();
@@ -465,7 +459,7 @@ fn call_oneway(
     outgoing: &Outgoing<'_>,
     node: StrongNode,
     record: &mut Recorded,
-) -> Result<(), Failure> {
+) -> Result<(), BinderError> {
     let thread = outgoing.thread;
     record.to.0 = outgoing.target.pid();
     let node_ref = node.node().clone();
@@ -532,7 +526,7 @@ struct Place {
     waiting: Option<Arc<Thread>>,
 }
 
-fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Failure> {
+fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, BinderError> {
     let mut inner = thread.process().lock();
     let todo = thread.todo(&mut inner);
     if todo.starts_with_transaction() {
@@ -578,7 +572,7 @@ fn call_and_wait(
     outgoing: &Outgoing<'_>,
     node: StrongNode,
     record: &mut Recorded,
-) -> Result<(), Failure> {
+) -> Result<(), BinderError> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
     let Place {
@@ -637,7 +631,7 @@ fn try_reply(
     thread: &Arc<Thread>,
     message: &Message,
     record: &mut Recorded,
-) -> Result<(), (Failure, Option<TransactionArc>)> {
+) -> Result<(), (BinderError, Option<TransactionArc>)> {
     let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
@@ -662,7 +656,7 @@ fn reply_to(
     level: Level,
     caller: &Arc<Thread>,
     record: &Recorded,
-) -> Result<(), (Failure, bool)> {
+) -> Result<(), (BinderError, bool)> {
     let thread = outgoing.thread;
     let target = &outgoing.target;
     if !caller.is_stack_top(&mut target.lock(), call) {

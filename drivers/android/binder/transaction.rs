@@ -33,7 +33,7 @@ use crate::{
     },
     error::{
         failed,
-        Failure, //
+        BinderError, //
     },
     level::Level,
     oneway::UpdateKind,
@@ -334,7 +334,7 @@ impl Drop for Transaction {
 /// # Errors
 ///
 /// `EPROTO` if it works on no call, or one of its own is above it.
-pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level), Failure> {
+pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level), BinderError> {
     let mut inner = thread.process().lock();
     let Some(call) = thread.stack(&mut inner).cloned() else {
         return Err(failed(eproto(), "reply without a call"));

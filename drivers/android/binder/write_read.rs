@@ -16,7 +16,10 @@ use kernel::{
 use crate::{
     death::Death,
     defs::*,
-    error::Failure,
+    error::{
+        failed,
+        BinderError, //
+    },
     freeze::Freeze,
     node::NodeArc,
     process::InnerGuard,
@@ -114,7 +117,7 @@ impl Thread {
             BC_REQUEST_DEATH_NOTIFICATION => {
                 let HandleCookie { handle, cookie } = reader.read()?;
                 let result = self.process().request_notification::<Death>(handle, cookie);
-                match result.as_ref().err().map(|failure| failure.error) {
+                match result.as_ref().err().map(|failure| failure.errno()) {
                     Some(ENOMEM) => {
                         let mut inner = self.process().lock();
                         self.push_return_error(&mut inner, BR_ERROR);
@@ -158,7 +161,7 @@ impl Thread {
     }
 
     /// Logs why a command about a notification was not carried out, if it was not.
-    fn refused(&self, command: &str, cookie: u64, result: Result<(), Failure>) {
+    fn refused(&self, command: &str, cookie: u64, result: Result<(), BinderError>) {
         if let Err(failure) = result {
             user_error!(
                 self.process().pid(),
@@ -166,7 +169,7 @@ impl Thread {
                 "{} with cookie {:#x} refused: {}",
                 command,
                 cookie,
-                failure.reason
+                failure.reason()
             );
         }
     }
@@ -204,7 +207,7 @@ impl Thread {
         let own = |node: &NodeArc| Arc::ptr_eq(node.owner(), process);
         let is_own = manager.as_ref().is_some_and(own);
         let result = match manager {
-            Some(_) if is_own => Err(EINVAL),
+            Some(_) if is_own => Err(failed(EINVAL, "the node is its own")),
             Some(node) => process.insert_ref(&node, strong, None).map(|number| {
                 if number != 0 {
                     user_error!(process.pid(), self.id(), "handle 0 came out as {}", number);
@@ -213,11 +216,11 @@ impl Thread {
             None if more => process.inc_ref(handle, strong),
             None => process.dec_ref(handle, strong),
         };
-        if let Err(e) = result {
+        if let Err(error) = result {
             user_error!(
                 process.pid(),
                 self.id(),
-                "{} of handle {} refused: {:?}",
+                "{} of handle {} refused: {}",
                 match (more, strong) {
                     (true, true) => "BC_ACQUIRE",
                     (true, false) => "BC_INCREFS",
@@ -225,7 +228,7 @@ impl Thread {
                     (false, false) => "BC_DECREFS",
                 },
                 handle,
-                e
+                error.reason()
             );
         }
         if is_own {
@@ -235,7 +238,7 @@ impl Thread {
     }
 
     fn acknowledge(&self, node: PtrCookie, strong: bool) {
-        if let Err(reason) = self.process().acknowledge(node, strong) {
+        if let Err(error) = self.process().acknowledge(node, strong) {
             user_error!(
                 self.process().pid(),
                 self.id(),
@@ -247,7 +250,7 @@ impl Thread {
                 },
                 node.ptr,
                 node.cookie,
-                reason
+                error.reason()
             );
         }
     }

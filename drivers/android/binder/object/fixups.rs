@@ -8,20 +8,28 @@
 use core::cmp::Ordering;
 use kernel::prelude::*;
 
-use super::Refused;
+use crate::error::{
+    failed,
+    BinderError, //
+};
 use crate::sums::push;
 
 /// Objects begin at multiples of this.
 pub(super) const OBJECT_ALIGN: usize = 4;
 
 /// Fails because the sender's numbers make no sense.
-pub(super) fn invalid<T>(reason: &'static str) -> Result<T, Refused> {
-    Err((EINVAL, reason))
+#[track_caller]
+pub(super) fn invalid<T>(reason: &'static str) -> Result<T, BinderError> {
+    Err(failed(EINVAL, reason))
 }
 
 /// `value` as a size or place in memory.
-pub(super) fn number(value: u64, reason: &'static str) -> Result<usize, Refused> {
-    usize::try_from(value).map_err(|_| (EINVAL, reason))
+#[track_caller]
+pub(super) fn number(value: u64, reason: &'static str) -> Result<usize, BinderError> {
+    match usize::try_from(value) {
+        Ok(number) => Ok(number),
+        Err(_) => Err(failed(EINVAL, reason)),
+    }
 }
 
 /// The bytes from `done`, where the last object ended, to the next object at `offset`.
@@ -29,13 +37,13 @@ pub(super) fn number(value: u64, reason: &'static str) -> Result<usize, Refused>
 /// # Errors
 ///
 /// `EFAULT` if it begins behind the data, or before the last one ended.
-pub(super) fn gap(done: usize, offset: usize, data_size: usize) -> Result<usize, Refused> {
+pub(super) fn gap(done: usize, offset: usize, data_size: usize) -> Result<usize, BinderError> {
     if offset > data_size {
-        return Err((EFAULT, "offset beyond the data"));
+        return Err(failed(EFAULT, "offset beyond the data"));
     }
     offset
         .checked_sub(done)
-        .ok_or((EFAULT, "objects overlap or are out of order"))
+        .ok_or_else(|| failed(EFAULT, "objects overlap or are out of order"))
 }
 
 /// The bytes of the data from `at` on.
@@ -43,10 +51,10 @@ pub(super) fn gap(done: usize, offset: usize, data_size: usize) -> Result<usize,
 /// # Errors
 ///
 /// `EFAULT` if that is behind the data.
-pub(super) fn rest_of(data_size: usize, at: usize) -> Result<usize, Refused> {
+pub(super) fn rest_of(data_size: usize, at: usize) -> Result<usize, BinderError> {
     data_size
         .checked_sub(at)
-        .ok_or((EFAULT, "offset beyond the data"))
+        .ok_or_else(|| failed(EFAULT, "offset beyond the data"))
 }
 
 /// The bytes that the numbers of `count` files take.
@@ -54,12 +62,12 @@ pub(super) fn rest_of(data_size: usize, at: usize) -> Result<usize, Refused> {
 /// # Errors
 ///
 /// `EINVAL` if no buffer can have so many.
-pub(super) fn array_size(count: u64) -> Result<usize, Refused> {
+pub(super) fn array_size(count: u64) -> Result<usize, BinderError> {
     const REASON: &str = "too many file descriptors";
 
     number(count, REASON)?
         .checked_mul(size_of::<u32>())
-        .ok_or((EINVAL, REASON))
+        .ok_or_else(|| failed(EINVAL, REASON))
 }
 
 /// The room for the buffers that objects point to.
@@ -82,7 +90,7 @@ impl Room {
     /// # Errors
     ///
     /// `EINVAL` if there is no room left; nothing is taken then.
-    pub(super) fn take(&mut self, length: usize) -> Result<usize, Refused> {
+    pub(super) fn take(&mut self, length: usize) -> Result<usize, BinderError> {
         let at = self.next;
         let left = self.end.saturating_sub(at);
         if length > left {
@@ -205,7 +213,7 @@ impl Fixups {
         parent: usize,
         offset: usize,
         len: usize,
-    ) -> Result<(usize, u64), Refused> {
+    ) -> Result<(usize, u64), BinderError> {
         let Some(pointer) = self.find(parent) else {
             return invalid("parent is no buffer that came before");
         };
@@ -239,12 +247,12 @@ impl Fixups {
         parent: usize,
         offset: usize,
         len: usize,
-    ) -> Result<Piece, Refused> {
+    ) -> Result<Piece, BinderError> {
         self.index(parent)
             .and_then(|index| self.pointers.get_mut(index))
             .zip(offset.checked_add(len))
             .and_then(|(pointer, end)| pointer.advance(offset, end))
-            .ok_or((EINVAL, "fix-ups are out of order"))
+            .ok_or_else(|| failed(EINVAL, "fix-ups are out of order"))
     }
 
     /// What is left to be copied of each buffer.
@@ -259,10 +267,10 @@ impl Fixups {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(super) fn push(&mut self, pointer: Pointer) -> Result<(), Refused> {
+    pub(super) fn push(&mut self, pointer: Pointer) -> Result<(), BinderError> {
         let object = pointer.object;
         push(&mut self.pointers, pointer, GFP_KERNEL_ACCOUNT)
-            .map_err(|_| (ENOMEM, "out of memory"))?;
+            .map_err(|_| failed(ENOMEM, "out of memory"))?;
         self.last = Some(Fixup { object, from: 0 });
         Ok(())
     }
@@ -281,8 +289,8 @@ mod tests {
     use super::*;
 
     /// Whether it was refused, and with what.
-    fn errno<T>(result: Result<T, Refused>) -> Option<i32> {
-        result.err().map(|(error, _)| error.to_errno())
+    fn errno<T>(result: Result<T, BinderError>) -> Option<i32> {
+        result.err().map(|error| error.errno().to_errno())
     }
 
     const EINVAL_: Option<i32> = Some(-22);
@@ -306,7 +314,10 @@ mod tests {
             (0, usize::MAX, usize::MAX, Ok(usize::MAX)),
         ] {
             let got = gap(done, offset, size);
-            assert_eq!(got.map_err(|(error, _)| Some(error.to_errno())), expected);
+            assert_eq!(
+                got.map_err(|error| Some(error.errno().to_errno())),
+                expected
+            );
         }
     }
 
@@ -346,7 +357,7 @@ mod tests {
     }
 
     /// Buffers of 64 bytes with these object numbers and parents, the last fix-up of each at the offset named.
-    fn tree(buffers: &[(usize, Option<(usize, usize)>)]) -> Result<Fixups, Refused> {
+    fn tree(buffers: &[(usize, Option<(usize, usize)>)]) -> Result<Fixups, BinderError> {
         let mut fixups = Fixups::new();
         for (n, &(object, parent)) in buffers.iter().enumerate() {
             fixups.push(Pointer {
@@ -367,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_fix_up_lies_inside_a_buffer_that_came_before() -> Result {
-        let fixups = tree(&[(3, None), (5, None)]).map_err(|(error, _)| error)?;
+        let fixups = tree(&[(3, None), (5, None)]).map_err(|error| error.errno())?;
         assert_eq!(fixups.place_in_parent(5, 0, 8).ok(), Some((1064, 0x10040)));
         assert_eq!(fixups.place_in_parent(5, 56, 8).ok(), Some((1120, 0x10078)));
         assert_eq!(fixups.place_in_parent(5, 0, 64).ok(), Some((1064, 0x10040)));
@@ -393,7 +404,7 @@ mod tests {
 
     #[test]
     fn nothing_is_changed_anywhere() -> Result {
-        let fixups = tree(&[(0, None)]).map_err(|(error, _)| error)?;
+        let fixups = tree(&[(0, None)]).map_err(|error| error.errno())?;
         assert_eq!(fixups.place_in_parent(0, 1 << 20, 0).ok(), Some((0, 0)));
         assert_eq!(errno(fixups.place_in_parent(1, 0, 0)), EINVAL_);
         Ok(())
@@ -408,7 +419,8 @@ mod tests {
             (2, Some((1, 16))),
             (3, Some((1, 32))),
         ];
-        let at = |count: usize| tree(all.get(..count).unwrap_or(&all)).map_err(|(error, _)| error);
+        let at =
+            |count: usize| tree(all.get(..count).unwrap_or(&all)).map_err(|error| error.errno());
 
         let one = at(1)?;
         assert!(may(&one, 0, 0));
@@ -436,7 +448,7 @@ mod tests {
     #[test]
     fn a_buffer_without_parent_closes_all_before() -> Result {
         let fixups =
-            tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|(error, _)| error)?;
+            tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|error| error.errno())?;
         assert!(may(&fixups, 2, 0));
         assert!(!may(&fixups, 0, 16) && !may(&fixups, 1, 0));
         Ok(())
@@ -456,7 +468,7 @@ mod tests {
     #[test]
     fn each_byte_is_copied_once_or_left_out() -> Result {
         let mut fixups =
-            tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|(error, _)| error)?;
+            tree(&[(0, None), (1, Some((0, 8))), (2, None)]).map_err(|error| error.errno())?;
         let piece = |at, length| {
             let source = 0x10000 + (at as u64 - 1000);
             Some(Piece { at, source, length })
@@ -474,7 +486,7 @@ mod tests {
 
     #[test]
     fn what_is_done_is_not_done_again() -> Result {
-        let mut fixups = tree(&[(0, None)]).map_err(|(error, _)| error)?;
+        let mut fixups = tree(&[(0, None)]).map_err(|error| error.errno())?;
         assert!(fixups.leave_out(0, 8, 8).is_ok());
         for (parent, offset, len) in [(0, 0, 8), (0, 15, 8), (1, 16, 8), (0, usize::MAX, 8)] {
             assert_eq!(errno(fixups.leave_out(parent, offset, len)), EINVAL_);
@@ -486,7 +498,7 @@ mod tests {
 
     #[test]
     fn an_end_beyond_all_numbers_closes_its_buffer() -> Result {
-        let mut fixups = tree(&[(0, None)]).map_err(|(error, _)| error)?;
+        let mut fixups = tree(&[(0, None)]).map_err(|error| error.errno())?;
         fixups.fixed_up(0, usize::MAX);
         assert!(!may(&fixups, 0, 0) && !may(&fixups, 0, 56));
         Ok(())

@@ -18,9 +18,13 @@ use super::tests;
 use crate::env::Env;
 use crate::fixture::Pair;
 use crate::fixture::node;
+use crate::fixture::until;
+use crate::hostile::PAGE;
+use crate::hostile::Stalled;
 
 tests! { Core, "together":
     node_that_is_sent_while_another_thread_gives_it_up,
+    receiver_that_closes_while_it_is_sent_an_object,
 }
 
 /// Reads all there is to be read, without waiting, and does what the driver asks for about nodes. Returns the rest.
@@ -77,4 +81,44 @@ fn node_that_is_sent_while_another_thread_gives_it_up(env: &Env) {
     });
     other.expect(&[]);
     assert_eq!(read_and_grant(&mut pair.client), []);
+}
+
+/// The receiver was there when the sender began to copy, and is gone when it comes to the object.
+fn receiver_that_closes_while_it_is_sent_an_object(env: &Env) {
+    let mut pair = Pair::new(env);
+    let (_third, third_handle) = pair.registry.another(env, &mut pair.client);
+    let sent = node(0x77);
+    let objects = [
+        object::binder(sent.ptr, sent.cookie),
+        object::weak_binder(sent.ptr, sent.cookie),
+        object::handle(third_handle),
+        object::weak_handle(third_handle),
+    ];
+    for flags in [0, uapi::TF_ONE_WAY] {
+        for object in objects {
+            let (receiver, handle) = pair.registry.another(env, &mut pair.client);
+            let stalled = Stalled::new(env, 1);
+            let mut parcel = Parcel::from_bytes(b"before..");
+            parcel.object(&object);
+            let mut page = [0; PAGE];
+            page[..parcel.data().len()].copy_from_slice(parcel.data());
+            let mut call = Call::new(handle, 1, &parcel).with_flags(flags).data();
+            call.buffer = stalled.at(0);
+            let binder = pair.client.binder().clone();
+            let sender = std::thread::spawn(move || {
+                let mut looper = Looper::new(binder);
+                looper.queue().command(uapi::BC_TRANSACTION, &call);
+                looper.flush().expect("BC_TRANSACTION");
+                read_and_grant(&mut looper)
+            });
+            until(|| stalled.wanted() == Some(0));
+            pair.client.queue().request_death(handle, 1);
+            pair.client.flush().expect("BC_REQUEST_DEATH_NOTIFICATION");
+            drop(receiver);
+            // The C driver ends it a little later.
+            assert_eq!(pair.client.wait(), Return::DeadBinder(1));
+            stalled.supply(0, &page);
+            assert_eq!(sender.join().expect("the sender is well"), [Return::DeadReply], "{object:x?}");
+        }
+    }
 }
