@@ -52,8 +52,9 @@ impl BinderError {
     /// The file, without its directory, and the line of the place that found it out.
     pub(crate) fn place(&self) -> (&'static str, u32) {
         let path = self.place.file();
-        let file = path.rsplit('/').next().unwrap_or(path);
-        (file, self.place.line())
+        let name = path.as_bytes().split(|&byte| byte == b'/').last();
+        let file = name.and_then(|name| core::str::from_utf8(name).ok());
+        (file.unwrap_or(path), self.place.line())
     }
 
     /// The number that goes with the code in the extended error, in logs and reports: a negative errno. As with the C
