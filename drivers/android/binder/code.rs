@@ -28,8 +28,8 @@ use crate::{
         Delivered,
         Home,
         Listed,
-        Queued,
-        Work, //
+        Work,
+        WorkItem, //
     },
 };
 
@@ -75,8 +75,8 @@ impl Code {
     }
 
     /// A further `BR_TRANSACTION_COMPLETE`, for when a thread's own is queued.
-    pub(crate) fn new_complete() -> Result<Arc<Queued<Self>>> {
-        Queued::new(Self::new(CodeKind::Complete))
+    pub(crate) fn new_complete() -> Result<Arc<WorkItem<Self>>> {
+        WorkItem::new(Self::new(CodeKind::Complete))
     }
 }
 
@@ -88,7 +88,7 @@ unsafe impl Work for Code {
     }
 
     fn deliver(
-        self: Arc<Queued<Self>>,
+        self: Arc<WorkItem<Self>>,
         thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
@@ -108,9 +108,9 @@ unsafe impl Work for Code {
         Ok(Delivered::More)
     }
 
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
+    fn listed(self: Arc<WorkItem<Self>>) -> Listed {
         Listed::Code(self)
     }
 
-    fn cancel(self: Arc<Queued<Self>>) {}
+    fn cancel(self: Arc<WorkItem<Self>>) {}
 }

@@ -81,7 +81,7 @@ impl Counts {
     }
 
     /// Whether the owner does not know of a strong reference, although it should.
-    pub(crate) fn owes_acquire(&self) -> bool {
+    pub(crate) fn needs_acquire(&self) -> bool {
         self.any_strong() && !self.strong.acquired
     }
 
@@ -264,7 +264,7 @@ mod tests {
         let mut counts = Counts::default();
         counts.add_ref();
         counts.add_strong_ref();
-        assert!(counts.owes_acquire());
+        assert!(counts.needs_acquire());
         assert_eq!(told(&counts.tell()), [true, true, false, false]);
         assert!(!counts.is_stale());
         assert_eq!(counts.acknowledge(false), Ok(false));
@@ -280,7 +280,7 @@ mod tests {
     fn a_weak_handle_asks_for_weak_alone() {
         let mut counts = Counts::default();
         counts.add_ref();
-        assert!(!counts.owes_acquire());
+        assert!(!counts.needs_acquire());
         assert_eq!(told(&counts.tell()), [true, false, false, false]);
         assert_eq!(counts.told(), (false, true));
         // Strong is not to be had from nothing.

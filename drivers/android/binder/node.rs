@@ -60,9 +60,9 @@ use crate::{
         Delivered,
         Home,
         Listed,
-        Queued,
         Work,
-        WorkArc, //
+        WorkItem,
+        WorkItemArc, //
     },
     transaction::Transaction, //
 };
@@ -83,7 +83,7 @@ pub(crate) struct Node {
 }
 
 /// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
-pub(crate) type NodeArc = Arc<Queued<Node>>;
+pub(crate) type NodeArc = Arc<WorkItem<Node>>;
 
 /// The part of a node that its owner's [`Process::inner`] guards.
 struct NodeInner {
@@ -133,11 +133,11 @@ pub(crate) struct Update {
 /// When a one-way call is handed out.
 pub(crate) enum OnewayTurn {
     /// At once.
-    Now(WorkArc<Transaction>),
+    Now(WorkItemArc<Transaction>),
     /// When those before it have ended.
     Later {
         /// The earlier call whose place it took. It is dropped after the lock.
-        outdated: Option<WorkArc<Transaction>>,
+        outdated: Option<WorkItemArc<Transaction>>,
     },
 }
 
@@ -210,7 +210,7 @@ impl Node {
     pub(crate) fn pending_oneway<'a>(
         &'a self,
         owner: &'a ProcessInner,
-    ) -> impl Iterator<Item = Arc<Queued<dyn Work>>> + 'a {
+    ) -> impl Iterator<Item = Arc<WorkItem<dyn Work>>> + 'a {
         self.inner.access(owner).oneway.iter()
     }
 
@@ -219,7 +219,7 @@ impl Node {
     pub(crate) fn send_oneway(
         &self,
         owner: &mut ProcessInner,
-        work: WorkArc<Transaction>,
+        work: WorkItemArc<Transaction>,
         update: Option<Update>,
     ) -> OnewayTurn {
         let state = self.state(owner);
@@ -343,7 +343,7 @@ impl Process {
         if let Some(node) = known {
             return checked(node);
         }
-        let node = Queued::new(Node {
+        let node = WorkItem::new(Node {
             debug_id: next_debug_id(),
             ptr,
             cookie,
@@ -423,7 +423,7 @@ pub(crate) fn count_ref(
     if let Some(thread) = sender {
         // What is queued and not about a strong reference may stay where it is.
         let owes = if strong {
-            counts.owes_acquire()
+            counts.needs_acquire()
         } else {
             !queued && counts.is_stale()
         };
@@ -637,7 +637,7 @@ unsafe impl Work for Node {
     }
 
     fn deliver(
-        self: Arc<Queued<Self>>,
+        self: Arc<WorkItem<Self>>,
         _thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
@@ -661,9 +661,9 @@ unsafe impl Work for Node {
         Ok(Delivered::More)
     }
 
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
+    fn listed(self: Arc<WorkItem<Self>>) -> Listed {
         Listed::Node(self)
     }
 
-    fn cancel(self: Arc<Queued<Self>>) {}
+    fn cancel(self: Arc<WorkItem<Self>>) {}
 }

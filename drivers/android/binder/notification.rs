@@ -47,8 +47,8 @@ use crate::{
         Delivered,
         Home,
         Listed,
-        Queued,
-        Work, //
+        Work,
+        WorkItem, //
     },
     unacknowledged::{
         Place,
@@ -121,7 +121,7 @@ pub(crate) struct Notification<K: Kind> {
 }
 
 /// A counted reference to a notification.
-pub(crate) type NotificationArc<K> = Arc<Queued<Notification<K>>>;
+pub(crate) type NotificationArc<K> = Arc<WorkItem<Notification<K>>>;
 
 /// The part of a notification that [`Process::inner`] of the receiver guards.
 struct State<K: Kind> {
@@ -192,7 +192,7 @@ impl<K: Kind> Notification<K> {
     }
 
     /// User space is about to read the notification, and has to acknowledge it.
-    pub(crate) fn set_delivered(self: &Arc<Queued<Self>>, inner: &mut ProcessInner)
+    pub(crate) fn set_delivered(self: &Arc<WorkItem<Self>>, inner: &mut ProcessInner)
     where
         Self: Sized,
     {
@@ -237,7 +237,7 @@ impl Process {
         let no_memory = |e| failed(e, "out of memory");
         let (kind, count) = K::new();
         let place = Place::new().map_err(no_memory)?;
-        let notification = Queued::new(Notification {
+        let notification = WorkItem::new(Notification {
             cookie,
             receiver: self.clone(),
             home: Home::new(),
@@ -347,7 +347,7 @@ unsafe impl<K: Kind> Work for Notification<K> {
     }
 
     fn deliver(
-        self: Arc<Queued<Self>>,
+        self: Arc<WorkItem<Self>>,
         _thread: &Arc<Thread>,
         inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
@@ -355,9 +355,9 @@ unsafe impl<K: Kind> Work for Notification<K> {
         K::deliver(&self, inner, out)
     }
 
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
+    fn listed(self: Arc<WorkItem<Self>>) -> Listed {
         K::listed(self)
     }
 
-    fn cancel(self: Arc<Queued<Self>>) {}
+    fn cancel(self: Arc<WorkItem<Self>>) {}
 }

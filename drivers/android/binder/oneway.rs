@@ -18,10 +18,10 @@ use kernel::{
 
 use crate::{
     todo::{
-        Queued,
+        TodoList,
         Work,
-        WorkArc,
-        WorkList, //
+        WorkItem,
+        WorkItemArc, //
     },
     transaction::Transaction, //
 };
@@ -45,7 +45,7 @@ struct Position {
 
 /// The memory that an update takes in the queue.
 pub(crate) struct UpdateSlots<T = Transaction> {
-    order: RBTreeNodeReservation<Position, (UpdateKind, WorkArc<T>)>,
+    order: RBTreeNodeReservation<Position, (UpdateKind, WorkItemArc<T>)>,
     kind: RBTreeNodeReservation<(UpdateKind, Position), ()>,
 }
 
@@ -69,11 +69,11 @@ impl<T> UpdateSlots<T> {
 ///
 /// `updates` and `kinds` have the same entries.
 pub(crate) struct OnewayQueue<T = Transaction> {
-    plain: WorkList,
+    plain: TodoList,
     /// How many were ever put into `plain`, and taken from it.
     plain_in: u64,
     plain_out: u64,
-    updates: RBTree<Position, (UpdateKind, WorkArc<T>)>,
+    updates: RBTree<Position, (UpdateKind, WorkItemArc<T>)>,
     kinds: RBTree<(UpdateKind, Position), ()>,
     updates_in: u64,
 }
@@ -82,7 +82,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
     /// An empty queue.
     pub(crate) fn new() -> Self {
         Self {
-            plain: WorkList::new(),
+            plain: TodoList::new(),
             plain_in: 0,
             plain_out: 0,
             updates: RBTree::new(),
@@ -92,7 +92,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
     }
 
     /// Appends a transaction.
-    pub(crate) fn push_back(&mut self, work: WorkArc<T>) {
+    pub(crate) fn push_back(&mut self, work: WorkItemArc<T>) {
         self.plain_in = self.plain_in.wrapping_add(1);
         self.plain.push_back(work);
     }
@@ -101,7 +101,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
     pub(crate) fn push_update(
         &mut self,
         kind: UpdateKind,
-        work: WorkArc<T>,
+        work: WorkItemArc<T>,
         slots: UpdateSlots<T>,
     ) {
         let position = Position {
@@ -117,7 +117,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
     }
 
     /// Takes the first update of this kind out.
-    pub(crate) fn take_update(&mut self, kind: UpdateKind) -> Option<WorkArc<T>> {
+    pub(crate) fn take_update(&mut self, kind: UpdateKind) -> Option<WorkItemArc<T>> {
         let first = Position {
             behind: 0,
             number: 0,
@@ -130,7 +130,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
         self.take_at(position)
     }
 
-    fn take_at(&mut self, position: Position) -> Option<WorkArc<T>> {
+    fn take_at(&mut self, position: Position) -> Option<WorkItemArc<T>> {
         let (kind, work) = self.updates.remove(&position)?;
         // INVARIANT: Neither has it.
         self.kinds.remove(&(kind, position));
@@ -138,11 +138,13 @@ impl<T: Work + 'static> OnewayQueue<T> {
     }
 
     /// Takes the first.
-    pub(crate) fn pop_front(&mut self) -> Option<WorkArc<dyn Work>> {
+    pub(crate) fn pop_front(&mut self) -> Option<WorkItemArc<dyn Work>> {
         let update = self.updates.cursor_front().map(|first| *first.current().0);
         if let Some(position) = update {
             if position.behind <= self.plain_out {
-                return self.take_at(position).map(|work| work as WorkArc<dyn Work>);
+                return self
+                    .take_at(position)
+                    .map(|work| work as WorkItemArc<dyn Work>);
             }
         }
         let work = self.plain.pop_front()?;
@@ -151,13 +153,13 @@ impl<T: Work + 'static> OnewayQueue<T> {
     }
 
     /// All of them, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<Queued<dyn Work>>> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Arc<WorkItem<dyn Work>>> + '_ {
         let mut plain = self.plain.iter();
         let mut updates = self.updates.iter().peekable();
         let mut out = self.plain_out;
         core::iter::from_fn(move || {
             if let Some((_, (_, work))) = updates.next_if(|(at, _)| at.behind <= out) {
-                let work: Arc<Queued<dyn Work>> = work.clone_arc();
+                let work: Arc<WorkItem<dyn Work>> = work.clone_arc();
                 return Some(work);
             }
             out = out.wrapping_add(1);
@@ -185,7 +187,7 @@ mod tests {
     // SAFETY: There is no home.
     unsafe impl Work for Item {
         fn deliver(
-            self: Arc<Queued<Self>>,
+            self: Arc<WorkItem<Self>>,
             _: &Arc<Thread>,
             _: InnerGuard<'_>,
             _: &mut ReadBuffer<'_>,
@@ -193,9 +195,9 @@ mod tests {
             Err(EINVAL)
         }
 
-        fn cancel(self: Arc<Queued<Self>>) {}
+        fn cancel(self: Arc<WorkItem<Self>>) {}
 
-        fn listed(self: Arc<Queued<Self>>) -> Listed {
+        fn listed(self: Arc<WorkItem<Self>>) -> Listed {
             unreachable!()
         }
     }
@@ -210,7 +212,7 @@ mod tests {
 
     struct World {
         queue: OnewayQueue<Item>,
-        all: KVec<Arc<Queued<Item>>>,
+        all: KVec<Arc<WorkItem<Item>>>,
     }
 
     impl World {
@@ -221,8 +223,8 @@ mod tests {
             }
         }
 
-        fn item(&mut self) -> Result<WorkArc<Item>> {
-            let item = Queued::new(Item)?;
+        fn item(&mut self) -> Result<WorkItemArc<Item>> {
+            let item = WorkItem::new(Item)?;
             self.all.push(item.clone(), GFP_KERNEL)?;
             item.to_queue().ok_or(EINVAL)
         }

@@ -70,9 +70,9 @@ use crate::{
         Thread, //
     },
     todo::{
+        TodoList,
         Work,
-        WorkArc,
-        WorkList, //
+        WorkItemArc, //
     },
     unacknowledged::Unacknowledged, //
 };
@@ -116,7 +116,7 @@ pub(crate) struct ProcessInner {
     /// Threads that sleep and may be given any work, the last to fall asleep first.
     waiting_threads: List<Thread, WAITING>,
     /// Work for the next thread that may take any.
-    todo: WorkList,
+    todo: TodoList,
     /// The nodes that this process owns.
     nodes: Nodes,
     /// How many threads the driver may ask for.
@@ -237,7 +237,7 @@ impl Process {
                         dead: false,
                         threads: RBTree::new(),
                         waiting_threads: List::new(),
-                        todo: WorkList::new(),
+                        todo: TodoList::new(),
                         nodes: Nodes::new(),
                         max_threads: 0,
                         requested_threads: 0,
@@ -615,13 +615,13 @@ impl ProcessInner {
 
     /// Work for the next thread that may take any.
     #[inline]
-    pub(crate) fn todo(&self) -> &WorkList {
+    pub(crate) fn todo(&self) -> &TodoList {
         &self.todo
     }
 
     /// Work for the next thread that may take any.
     #[inline]
-    pub(crate) fn todo_mut(&mut self) -> &mut WorkList {
+    pub(crate) fn todo_mut(&mut self) -> &mut TodoList {
         &mut self.todo
     }
 
@@ -725,16 +725,16 @@ impl ProcessInner {
 
 impl Process {
     /// Queues work that any thread may do, and wakes one for it.
-    pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
+    pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkItemArc<T>) {
         inner.todo.push_back(work);
         self.wake_one(inner);
     }
 
     /// Queues work for an idle thread if there is one, for any thread if not.
-    pub(crate) fn push_to_idle<T: Work + 'static>(
+    pub(crate) fn push_to_waiting<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
-        work: WorkArc<T>,
+        work: WorkItemArc<T>,
         sync: bool,
     ) {
         if let Some(thread) = inner.waiting_threads.pop_front() {
@@ -746,7 +746,7 @@ impl Process {
     }
 
     /// Queues work of any kind that was queued before, for an idle thread or for any.
-    pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkArc<dyn Work>) {
+    pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkItemArc<dyn Work>) {
         inner.todo.push_back_any(work);
         self.wake_one(inner);
     }

@@ -10,7 +10,8 @@ use kernel::{
     sync::Arc,
     uaccess::{
         UserPtr,
-        UserSlice, //
+        UserSlice,
+        UserSliceReader, //
     },
 };
 
@@ -79,32 +80,46 @@ use crate::{
     },
 };
 
-/// What a thread sends.
+/// The argument of `BC_TRANSACTION` and `BC_REPLY`.
 #[derive(Clone, Copy)]
-pub(crate) struct Message {
-    pub(crate) data: TransactionData,
+pub(crate) struct SentData {
+    data: TransactionData,
     /// Bytes of the buffers that objects in it point to.
-    pub(crate) extra_size: u64,
+    extra_size: u64,
 }
 
-/// What is known of a transaction on its way, for the logs.
-pub(crate) struct Recorded {
-    pub(crate) id: u32,
-    /// The place that is kept for it.
+impl SentData {
+    /// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or with `_SG` if `with_buffers`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    pub(crate) fn read(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Self> {
+        Ok(Self {
+            data: reader.read()?,
+            extra_size: if with_buffers { reader.read()? } else { 0 },
+        })
+    }
+}
+
+/// What the logs tell of a transaction.
+struct LogEntry {
+    id: u32,
+    /// Its slot in the transaction log.
     place: u32,
     kind: Kind,
     /// Process and thread it goes to.
-    pub(crate) to: (i32, i32),
-    /// Number of the node that is called.
-    pub(crate) node: u32,
-    /// It waits until its receiver is thawed.
-    pub(crate) waits_frozen: bool,
+    to: (i32, i32),
+    /// The number of the node that is called.
+    node: u32,
+    /// The transaction waits until its receiver is thawed.
+    waits_frozen: bool,
 }
 
-impl Recorded {
+impl LogEntry {
     /// A transaction begins.
     #[inline]
-    pub(crate) fn begin(kind: Kind) -> Self {
+    fn begin(kind: Kind) -> Self {
         Self {
             id: next_debug_id(),
             place: ALL.begin(),
@@ -117,24 +132,24 @@ impl Recorded {
 
     /// The transaction is about to be handed to its receiver.
     #[inline]
-    pub(crate) fn traced(&self, message: &Message) {
+    fn traced(&self, sent: &SentData) {
         trace::transaction(
             self.id,
             self.node,
             self.to.0,
             self.to.1,
             self.kind == Kind::Reply,
-            message.data.code,
-            message.data.flags,
+            sent.data.code,
+            sent.data.flags,
         );
     }
 
-    /// Logs what became of the transaction with which `thread` sent `message`.
+    /// Logs what became of the transaction with which `thread` sent `sent`.
     #[inline]
-    pub(crate) fn end(&self, thread: &Thread, message: &Message, failure: Option<&BinderError>) {
+    fn end(&self, thread: &Thread, sent: &SentData, failure: Option<&BinderError>) {
         let process = thread.process();
-        let data = &message.data;
-        let record = Record {
+        let data = &sent.data;
+        let entry = Record {
             id: self.id,
             kind: self.kind as u32,
             from_pid: process.pid(),
@@ -154,19 +169,19 @@ impl Recorded {
             context: process.context().short_name(),
         };
         if failure.is_some() {
-            FAILED.write(FAILED.begin(), &record);
+            FAILED.write(FAILED.begin(), &entry);
         }
-        ALL.write(self.place, &record);
+        ALL.write(self.place, &entry);
         if let Some(failure) = failure {
-            self.report(thread, message, failure.code());
+            self.report(thread, sent, failure.code());
         } else if self.waits_frozen {
-            self.report(thread, message, BR_TRANSACTION_PENDING_FROZEN);
+            self.report(thread, sent, BR_TRANSACTION_PENDING_FROZEN);
         }
     }
 
-    /// Tells those who listen what the sender reads.
+    /// Multicasts what the sender reads.
     #[cold]
-    fn report(&self, thread: &Thread, message: &Message, error: u32) {
+    fn report(&self, thread: &Thread, sent: &SentData, error: u32) {
         let process = thread.process();
         netlink::report(&netlink::Report {
             error,
@@ -174,30 +189,30 @@ impl Recorded {
             from: (process.pid(), thread.id()),
             to: self.to,
             is_reply: self.kind == Kind::Reply,
-            flags: message.data.flags,
-            code: message.data.code,
-            data_size: message.data.data_size,
+            flags: sent.data.flags,
+            code: sent.data.code,
+            data_size: sent.data.data_size,
         });
     }
 }
 
-/// What is sent where.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) debug_id: u32,
-    pub(crate) thread: &'a Arc<Thread>,
-    pub(crate) message: &'a Message,
-    pub(crate) target: Arc<Process>,
-    pub(crate) accepts_fds: bool,
+/// A transaction on its way from the sender's thread to its target.
+struct SendContext<'a> {
+    debug_id: u32,
+    thread: &'a Arc<Thread>,
+    sent: &'a SentData,
+    target: Arc<Process>,
+    accepts_fds: bool,
 }
 
-impl Outgoing<'_> {
+impl SendContext<'_> {
     /// Reserves a buffer in the target and fills it.
-    pub(crate) fn fill(
+    fn fill(
         &self,
         node: Option<StrongNode>,
         oneway: bool,
     ) -> Result<(Buffer, OnewayCalls), BinderError> {
-        let data = &self.message.data;
+        let data = &self.sent.data;
         let context = match &node {
             Some(node) if node.node().flags() & FLAT_BINDER_FLAG_TXN_SECURITY_CTX != 0 => {
                 let id = self.thread.process().cred().get_secid();
@@ -213,7 +228,7 @@ impl Outgoing<'_> {
         }
         let size =
             |bytes: u64| usize::try_from(bytes).map_err(|_| failed(EINVAL, "size too large"));
-        let extra_size = size(self.message.extra_size)?;
+        let extra_size = size(self.sent.extra_size)?;
         let context_size = context.as_ref().map_or(0, |context| context.len());
         let wanted = Wanted {
             data_size: size(data.data_size)?,
@@ -264,7 +279,7 @@ impl Outgoing<'_> {
         Ok((buffer, oneway_calls))
     }
 
-    /// Says why there is no buffer.
+    /// The error for a buffer that there is not. Logs how full the mapping is.
     #[cold]
     fn no_buffer(&self, wanted: &Wanted, why: NoBuffer) -> BinderError {
         let size = wanted
@@ -306,7 +321,7 @@ impl Outgoing<'_> {
     }
 
     /// Makes the transaction of a filled buffer, allocated with `flags`.
-    pub(crate) fn transaction(
+    fn transaction(
         &self,
         buffer: Buffer,
         level: Level,
@@ -318,8 +333,8 @@ impl Outgoing<'_> {
                 debug_id: self.debug_id,
                 sender: self.thread,
                 target: &self.target,
-                code: self.message.data.code,
-                flags: self.message.data.flags,
+                code: self.sent.data.code,
+                flags: self.sent.data.flags,
                 buffer,
                 level,
                 call,
@@ -344,39 +359,39 @@ fn set_extended_error(
     };
 }
 
-/// `BC_TRANSACTION`. What goes wrong, the thread reads as a return code.
-pub(crate) fn call(thread: &Arc<Thread>, message: &Message) {
-    let kind = if message.data.flags & TF_ONE_WAY != 0 {
+/// `BC_TRANSACTION`. The thread reads the code of a failure.
+pub(crate) fn call(thread: &Arc<Thread>, sent: &SentData) {
+    let kind = if sent.data.flags & TF_ONE_WAY != 0 {
         Kind::Oneway
     } else {
         Kind::Call
     };
-    let mut record = Recorded::begin(kind);
-    let result = try_call(thread, message, &mut record);
-    record.end(thread, message, result.as_ref().err());
+    let mut entry = LogEntry::begin(kind);
+    let result = try_call(thread, sent, &mut entry);
+    entry.end(thread, sent, result.as_ref().err());
     if let Err(failure) = result {
-        let id = record.id;
-        report(thread, message, &failure, "call");
+        let id = entry.id;
+        report(thread, sent, &failure, "call");
         let mut inner = thread.process().lock();
         set_extended_error(thread, &mut inner, id, Some(&failure));
         thread.push_return_error(&mut inner, failure.code());
     }
 }
 
-/// `BC_REPLY`. What goes wrong, the caller reads, or, where there is none, the thread itself.
-pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
-    let mut record = Recorded::begin(Kind::Reply);
-    let result = try_reply(thread, message, &mut record);
+/// `BC_REPLY`. The caller reads the code of a failure, or the thread itself if there is no caller.
+pub(crate) fn reply(thread: &Arc<Thread>, sent: &SentData) {
+    let mut entry = LogEntry::begin(Kind::Reply);
+    let result = try_reply(thread, sent, &mut entry);
     let failure = result.as_ref().err().map(|(failure, _)| failure);
-    record.end(thread, message, failure);
+    entry.end(thread, sent, failure);
     let Err((failure, call)) = result else { return };
-    let id = record.id;
-    report(thread, message, &failure, "reply");
+    let id = entry.id;
+    report(thread, sent, &failure, "reply");
     // Where there is a caller, it is the caller's failure.
     let own = if call.is_some() { None } else { Some(&failure) };
     let mut inner = thread.process().lock();
     set_extended_error(thread, &mut inner, id, own);
-    // First this: the thread may itself be the one who waits, further down.
+    // Before the caller is told: the caller may be this thread, further down its stack.
     let code = match call {
         Some(_) => BR_TRANSACTION_COMPLETE,
         None => failure.code(),
@@ -386,7 +401,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
     if let Some(call) = call {
         if let Some(caller) = call.from() {
             let mut inner = caller.process().lock();
-            // What it has not asked about yet, a failed call of its own, is not forgotten for this one.
+            // The error of a failed call of its own, which it has not asked about yet, stays.
             if caller.extended_error(&mut inner).command == BR_OK {
                 set_extended_error(caller, &mut inner, id, Some(&failure));
             }
@@ -396,8 +411,8 @@ pub(crate) fn reply(thread: &Arc<Thread>, message: &Message) {
 }
 
 #[cold]
-fn report(thread: &Thread, message: &Message, failure: &BinderError, what: &str) {
-    let data = &message.data;
+fn report(thread: &Thread, sent: &SentData, failure: &BinderError, what: &str) {
+    let data = &sent.data;
     let (file, line) = failure.place();
     user_error!(
         thread.process().pid(),
@@ -413,17 +428,17 @@ fn report(thread: &Thread, message: &Message, failure: &BinderError, what: &str)
         data.flags,
         data.data_size,
         data.offsets_size,
-        message.extra_size
+        sent.extra_size
     );
 }
 
 fn try_call(
     thread: &Arc<Thread>,
-    message: &Message,
-    record: &mut Recorded,
+    sent: &SentData,
+    entry: &mut LogEntry,
 ) -> Result<(), BinderError> {
     let process = thread.process();
-    let data = &message.data;
+    let data = &sent.data;
     let node = if data.handle() == 0 {
         let node = process.context().manager_node()?;
         if node.node().owner().pid() == process.pid() {
@@ -434,38 +449,38 @@ fn try_call(
         process.strong_node(data.handle())?
     };
     let target = node.node().owner().clone();
-    record.node = node.node().debug_id();
+    entry.node = node.node().debug_id();
     if Arc::ptr_eq(&target, process) {
         return Err(failed(EINVAL, "process called itself"));
     }
     lsm::may_call(process.cred(), target.cred())
         .map_err(|_| failed(EPERM, "security module objects"))?;
 
-    let outgoing = Outgoing {
-        debug_id: record.id,
+    let send = SendContext {
+        debug_id: entry.id,
         thread,
-        message,
+        sent,
         target,
         accepts_fds: node.node().flags() & FLAT_BINDER_FLAG_ACCEPTS_FDS != 0,
     };
     if data.flags & TF_ONE_WAY != 0 {
-        call_oneway(&outgoing, node, record)
+        call_oneway(&send, node, entry)
     } else {
-        call_and_wait(&outgoing, node, record)
+        call_and_wait(&send, node, entry)
     }
 }
 
 fn call_oneway(
-    outgoing: &Outgoing<'_>,
+    send: &SendContext<'_>,
     node: StrongNode,
-    record: &mut Recorded,
+    entry: &mut LogEntry,
 ) -> Result<(), BinderError> {
-    let thread = outgoing.thread;
-    record.to.0 = outgoing.target.pid();
+    let thread = send.thread;
+    entry.to.0 = send.target.pid();
     let node_ref = node.node().clone();
-    let (buffer, others) = outgoing.fill(Some(node), true)?;
+    let (buffer, others) = send.fill(Some(node), true)?;
     let level = Level::of_oneway(others.only);
-    let transaction = outgoing.transaction(buffer, level, level.flags(), None)?;
+    let transaction = send.transaction(buffer, level, level.flags(), None)?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
@@ -475,16 +490,16 @@ fn call_oneway(
         None
     };
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
-    record.traced(outgoing.message);
+    entry.traced(send.sent);
 
-    let target = &outgoing.target;
+    let target = &send.target;
     let mut inner = target.lock();
     if inner.is_dead() {
         drop(inner);
         return Err(dead("receiver is dead"));
     }
     let is_frozen = inner.freezing_mut().oneway_came();
-    record.waits_frozen = is_frozen;
+    entry.waits_frozen = is_frozen;
     let update = slots.map(|slots| Update {
         kind: transaction.update_kind(),
         slots,
@@ -493,7 +508,7 @@ fn call_oneway(
     transaction.count(&mut inner);
     let outdated = match node_ref.send_oneway(&mut inner, work, update) {
         OnewayTurn::Now(work) => {
-            target.push_to_idle(&mut inner, work, false);
+            target.push_to_waiting(&mut inner, work, false);
             None
         }
         OnewayTurn::Later { outdated } => {
@@ -512,7 +527,7 @@ fn call_oneway(
     } else if others.suspect && inner.detects_spam() {
         complete.set(BR_ONEWAY_SPAM_SUSPECT);
     }
-    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    set_extended_error(thread, &mut inner, send.debug_id, None);
     thread.push_own(&mut inner, complete);
     Ok(())
 }
@@ -569,32 +584,32 @@ fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Bind
 }
 
 fn call_and_wait(
-    outgoing: &Outgoing<'_>,
+    send: &SendContext<'_>,
     node: StrongNode,
-    record: &mut Recorded,
+    entry: &mut LogEntry,
 ) -> Result<(), BinderError> {
-    let thread = outgoing.thread;
-    let target = &outgoing.target;
+    let thread = send.thread;
+    let target = &send.target;
     let Place {
         level,
         parent,
         waiting,
     } = place_call(thread, target)?;
-    record.to.0 = target.pid();
-    record.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id());
-    let (buffer, _) = outgoing.fill(Some(node), false)?;
-    let transaction = outgoing.transaction(buffer, level, level.flags(), Some(parent.clone()))?;
+    entry.to.0 = target.pid();
+    entry.to.1 = waiting.as_ref().map_or(0, |waiting| waiting.id());
+    let (buffer, _) = send.fill(Some(node), false)?;
+    let transaction = send.transaction(buffer, level, level.flags(), Some(parent.clone()))?;
     let complete = thread
         .complete_work(BR_TRANSACTION_COMPLETE)
         .map_err(|e| failed(e, "out of memory"))?;
     let complete_arc = complete.clone_arc();
     let work = transaction.to_queue().ok_or(failed(EINVAL, "queued"))?;
-    record.traced(outgoing.message);
+    entry.traced(send.sent);
 
-    // First this side: the reply may come at once. That the call was taken will be read together with the reply.
+    // The sender's side first: the reply may come at once. BR_TRANSACTION_COMPLETE is read together with the reply.
     let mut inner = thread.process().lock();
     thread.push_deferred(&mut inner, complete);
-    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    set_extended_error(thread, &mut inner, send.debug_id, None);
     let below = thread.set_stack(&mut inner, Some(transaction.clone()));
     drop(inner);
     // That was `parent`.
@@ -607,7 +622,7 @@ fn call_and_wait(
         transaction.count(&mut inner);
         match waiting {
             Some(waiting) => waiting.push(&mut inner, work, true),
-            None => target.push_to_idle(&mut inner, work, true),
+            None => target.push_to_waiting(&mut inner, work, true),
         }
         return Ok(());
     }
@@ -626,39 +641,39 @@ fn call_and_wait(
     })
 }
 
-/// On failure, the call that has yet to be told comes back.
+/// On failure returns the call whose caller is to be told.
 fn try_reply(
     thread: &Arc<Thread>,
-    message: &Message,
-    record: &mut Recorded,
+    sent: &SentData,
+    entry: &mut LogEntry,
 ) -> Result<(), (BinderError, Option<TransactionArc>)> {
     let (call, level) = pop_handled(thread).map_err(|failure| (failure, None))?;
     let Some(caller) = call.from().cloned().filter(|caller| !caller.exited()) else {
         return Err((dead("caller is dead"), Some(call)));
     };
-    record.to = (caller.process().pid(), caller.id());
-    let outgoing = Outgoing {
-        debug_id: record.id,
+    entry.to = (caller.process().pid(), caller.id());
+    let send = SendContext {
+        debug_id: entry.id,
         thread,
-        message,
+        sent,
         target: caller.process().clone(),
         accepts_fds: call.flags() & TF_ACCEPT_FDS != 0,
     };
-    match reply_to(&outgoing, &call, level, &caller, record) {
+    match reply_to(&send, &call, level, &caller, entry) {
         Ok(()) => Ok(()),
         Err((failure, tell)) => Err((failure, tell.then_some(call))),
     }
 }
 
 fn reply_to(
-    outgoing: &Outgoing<'_>,
+    send: &SendContext<'_>,
     call: &TransactionArc,
     level: Level,
     caller: &Arc<Thread>,
-    record: &Recorded,
+    entry: &LogEntry,
 ) -> Result<(), (BinderError, bool)> {
-    let thread = outgoing.thread;
-    let target = &outgoing.target;
+    let thread = send.thread;
+    let target = &send.target;
     if !caller.is_stack_top(&mut target.lock(), call) {
         return Err((
             failed(eproto(), "caller does not wait for this reply"),
@@ -666,12 +681,12 @@ fn reply_to(
         ));
     }
     let tell = |failure| (failure, true);
-    let (buffer, _) = outgoing.fill(None, false).map_err(tell)?;
+    let (buffer, _) = send.fill(None, false).map_err(tell)?;
     let transaction = if level.is_charged() {
         let payer = target.pages.payer();
-        payer.pay(|flags| outgoing.transaction(buffer, level, flags, None))
+        payer.pay(|flags| send.transaction(buffer, level, flags, None))
     } else {
-        outgoing.transaction(buffer, level, level.flags(), None)
+        send.transaction(buffer, level, level.flags(), None)
     }
     .map_err(tell)?;
     let complete = thread
@@ -681,12 +696,12 @@ fn reply_to(
     let work = transaction
         .to_queue()
         .ok_or(tell(failed(EINVAL, "queued")))?;
-    record.traced(outgoing.message);
+    entry.traced(send.sent);
 
-    // First this side: what the thread itself waits for, further down, may come as soon as the caller goes on, and a
-    // thread that has replied reads that it has before it reads anything else.
+    // The sender's side first. The caller goes on after its side, and may answer what this thread waits for further down
+    // its stack. The thread reads BR_TRANSACTION_COMPLETE before that.
     let mut inner = thread.process().lock();
-    set_extended_error(thread, &mut inner, outgoing.debug_id, None);
+    set_extended_error(thread, &mut inner, send.debug_id, None);
     thread.push_own(&mut inner, complete);
     drop(inner);
 

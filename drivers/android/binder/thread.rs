@@ -43,13 +43,13 @@ use crate::{
             user_error, //
         },
         nice,
-        wait::Sleeper, //
+        wait::ThreadWait, //
     },
     todo::{
-        Queued,
+        TodoList,
         Work,
-        WorkArc,
-        WorkList, //
+        WorkItem,
+        WorkItemArc, //
     },
     transaction::{
         self,
@@ -70,15 +70,15 @@ pub(crate) struct Thread {
     /// The code of `return_error` while it is queued, else 0. No further command is carried out meanwhile. Written by
     /// the thread itself.
     return_code: Atomic<u32>,
-    /// Where it sleeps; under [`Process::inner`].
+    /// The thread sleeps here. Guarded by the lock of the process.
     #[pin]
-    sleeper: Sleeper,
+    wait_entry: ThreadWait,
     /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
-    complete: Arc<Queued<Code>>,
+    tcomplete: Arc<WorkItem<Code>>,
     /// What a command of this thread came to.
-    return_error: Arc<Queued<Code>>,
+    return_error: Arc<WorkItem<Code>>,
     /// What became of a call this thread waits for.
-    reply_error: Arc<Queued<Code>>,
+    reply_error: Arc<WorkItem<Code>>,
     inner: LockedBy<ThreadInner, ProcessInner>,
     #[pin]
     links: ListLinks<WAITING>,
@@ -98,15 +98,15 @@ impl_list_item! {
 impl Thread {
     /// A thread that has done nothing yet.
     pub(crate) fn new(id: i32, process: &Arc<Process>) -> Result<Arc<Self>> {
-        let complete = Queued::new(Code::new(CodeKind::Complete))?;
-        let return_error = Queued::new(Code::new(CodeKind::ReturnError))?;
-        let reply_error = Queued::new(Code::new(CodeKind::ReplyError))?;
+        let tcomplete = WorkItem::new(Code::new(CodeKind::Complete))?;
+        let return_error = WorkItem::new(Code::new(CodeKind::ReturnError))?;
+        let reply_error = WorkItem::new(Code::new(CodeKind::ReplyError))?;
         let inner = process.locked_by(ThreadInner {
             looper: 0,
             dead: false,
             stack: None,
-            work: WorkList::new(),
-            has_work: false,
+            todo: TodoList::new(),
+            process_todo: false,
             reply_error: None,
             extended_error: ExtendedError::NONE,
             tally: Tally::default(),
@@ -119,8 +119,8 @@ impl Thread {
                 exited: AtomicFlag::new(false),
                 need_return: AtomicFlag::new(true),
                 return_code: Atomic::new(0),
-                sleeper <- Sleeper::new(c"Thread::sleeper", kernel::static_lock_class!()),
-                complete,
+                wait_entry <- ThreadWait::new(c"Thread::wait_entry", kernel::static_lock_class!()),
+                tcomplete,
                 return_error,
                 reply_error,
                 inner,
@@ -207,8 +207,8 @@ impl Thread {
 
     /// What only this thread can read.
     #[inline]
-    pub(crate) fn todo<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a WorkList {
-        &self.state(inner).work
+    pub(crate) fn todo<'a>(&'a self, inner: &'a mut ProcessInner) -> &'a TodoList {
+        &self.state(inner).todo
     }
 
     /// The innermost of the calls that the thread waits for or works on.
@@ -236,7 +236,7 @@ impl Thread {
     pub(crate) fn flush(&self, _inner: &ProcessInner) {
         self.set_need_return();
         // What polls the file is not woken: there is nothing to read.
-        self.sleeper.wake(false);
+        self.wait_entry.wake(false);
     }
 }
 
@@ -246,12 +246,12 @@ struct ThreadInner {
     looper: u32,
     /// The thread exited. It gets no work from then on.
     dead: bool,
-    /// The innermost of the calls it waits for or works on.
+    /// The innermost of the calls that the thread waits for or works on.
     stack: Option<TransactionArc>,
     /// Work for this thread and no other.
-    work: WorkList,
-    /// `work` has something worth waking up for. What is queued while this is unset waits for company.
-    has_work: bool,
+    todo: TodoList,
+    /// `todo` is to be read. Items queued while this is false are deferred until one that sets it.
+    process_todo: bool,
     /// The code in [`Thread::reply_error`] while it is queued.
     reply_error: Option<u32>,
     /// What the last transaction came to.
@@ -288,7 +288,7 @@ const LOOPER_POLL: u32 = 0x20;
 impl ThreadInner {
     /// Whether the thread may take work that is not for it alone: it has nothing else to do.
     fn takes_any_work(&self) -> bool {
-        self.stack.is_none() && self.work.is_empty()
+        self.stack.is_none() && self.todo.is_empty()
     }
 }
 
@@ -348,11 +348,11 @@ impl Thread {
 
     /// Takes the first work that is for this thread alone.
     #[inline]
-    pub(crate) fn pop(&self, inner: &mut ProcessInner) -> Option<WorkArc<dyn Work>> {
+    pub(crate) fn pop(&self, inner: &mut ProcessInner) -> Option<WorkItemArc<dyn Work>> {
         let state = self.state(inner);
-        let work = state.work.pop_front();
-        if state.work.is_empty() {
-            state.has_work = false;
+        let work = state.todo.pop_front();
+        if state.todo.is_empty() {
+            state.process_todo = false;
         }
         self.work_changed(inner);
         work
@@ -362,9 +362,9 @@ impl Thread {
     pub(crate) fn unqueue<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
-        item: &Arc<Queued<T>>,
-    ) -> Option<WorkArc<dyn Work>> {
-        let removed = self.state(inner).work.remove(item);
+        item: &Arc<WorkItem<T>>,
+    ) -> Option<WorkItemArc<dyn Work>> {
+        let removed = self.state(inner).todo.remove(item);
         self.work_changed(inner);
         removed
     }
@@ -373,12 +373,12 @@ impl Thread {
     pub(crate) fn push<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
-        work: WorkArc<T>,
+        work: WorkItemArc<T>,
         sync: bool,
     ) {
         let state = self.state(inner);
-        state.work.push_back(work);
-        state.has_work = true;
+        state.todo.push_back(work);
+        state.process_todo = true;
         self.work_changed(inner);
         self.wake(inner, sync);
     }
@@ -387,15 +387,19 @@ impl Thread {
     pub(crate) fn push_deferred<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
-        work: WorkArc<T>,
+        work: WorkItemArc<T>,
     ) {
-        self.state(inner).work.push_back(work);
+        self.state(inner).todo.push_back(work);
         self.work_changed(inner);
     }
 
     /// Queues work that this thread, which is the current one, will see in its next read.
-    pub(crate) fn push_own<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkArc<T>) {
-        self.state(inner).work.push_back(work);
+    pub(crate) fn push_own<T: Work + 'static>(
+        &self,
+        inner: &mut ProcessInner,
+        work: WorkItemArc<T>,
+    ) {
+        self.state(inner).todo.push_back(work);
         self.has_own(inner);
     }
 
@@ -403,7 +407,7 @@ impl Thread {
     /// only of what it is woken for.
     fn has_own(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
-        let had = core::mem::replace(&mut state.has_work, true);
+        let had = core::mem::replace(&mut state.process_todo, true);
         self.work_changed(inner);
         if !had && self.state(inner).looper & LOOPER_POLL != 0 {
             self.process.poll_queue().wake();
@@ -414,7 +418,7 @@ impl Thread {
     pub(crate) fn push_own_or_any<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
-        work: WorkArc<T>,
+        work: WorkItemArc<T>,
     ) {
         let state = self.state(inner);
         if state.looper & (LOOPER_ENTERED | LOOPER_REGISTERED) != 0 {
@@ -445,7 +449,7 @@ impl Thread {
 
     /// Wakes this thread if it sleeps, and whoever polls in its stead.
     pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
-        self.sleeper.wake(sync);
+        self.wait_entry.wake(sync);
         if self.state(inner).looper & LOOPER_POLL != 0 {
             self.process.poll_queue().wake();
         }
@@ -456,8 +460,8 @@ impl Thread {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn complete_work(&self, code: u32) -> Result<WorkArc<Code>> {
-        let work = match self.complete.to_queue() {
+    pub(crate) fn complete_work(&self, code: u32) -> Result<WorkItemArc<Code>> {
+        let work = match self.tcomplete.to_queue() {
             Some(work) => work,
             None => Code::new_complete()?.to_queue().ok_or(ENOMEM)?,
         };
@@ -472,7 +476,7 @@ impl Thread {
 
     /// Whether a read has something to return.
     pub(crate) fn is_ready(&self, inner: &mut ProcessInner, takes_any: bool) -> bool {
-        self.state(inner).has_work
+        self.state(inner).process_todo
             || self.need_return.load(Relaxed)
             || (takes_any && !inner.todo().is_empty())
     }
@@ -544,11 +548,11 @@ impl Thread {
                 if takes_any {
                     inner.add_waiting_thread(self);
                 }
-                self.sleeper.prepare();
+                self.wait_entry.prepare();
                 drop(inner);
-                self.sleeper.sleep();
+                self.wait_entry.sleep();
                 inner = self.process.lock();
-                self.sleeper.finish();
+                self.wait_entry.finish();
                 if takes_any {
                     inner.remove_waiting_thread(self);
                 }

@@ -55,17 +55,17 @@ pub(crate) unsafe trait Work: Send + Sync {
     ///
     /// `EFAULT` if the read buffer cannot be written to; then whatever it was about is undone.
     fn deliver(
-        self: Arc<Queued<Self>>,
+        self: Arc<WorkItem<Self>>,
         thread: &Arc<Thread>,
         inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered>;
 
     /// It will never be read. No lock is held.
-    fn cancel(self: Arc<Queued<Self>>);
+    fn cancel(self: Arc<WorkItem<Self>>);
 
     /// What it is, for logs.
-    fn listed(self: Arc<Queued<Self>>) -> Listed;
+    fn listed(self: Arc<WorkItem<Self>>) -> Listed;
 
     /// Whether this is a transaction.
     fn is_transaction(&self) -> bool {
@@ -80,7 +80,7 @@ pub(crate) enum Listed {
     /// A node's owner is to be told something.
     Node(NodeArc),
     /// A code without anything else to it.
-    Code(Arc<Queued<Code>>),
+    Code(Arc<WorkItem<Code>>),
     /// An obituary, or that the request for it was cleared.
     Death(DeathArc),
     /// A process was frozen or thawed, or the request to know was cleared.
@@ -98,9 +98,9 @@ pub(crate) enum Delivered {
 
 /// A value that can stand on a work list.
 #[pin_data]
-pub(crate) struct Queued<T: ?Sized> {
+pub(crate) struct WorkItem<T: ?Sized> {
     #[pin]
-    links: ListLinksSelfPtr<Queued<dyn Work>>,
+    links: ListLinksSelfPtr<WorkItem<dyn Work>>,
     #[pin]
     tracker: AtomicTracker,
     value: T,
@@ -126,12 +126,12 @@ impl Home {
 /// # Invariants
 ///
 /// No two lists have the same `id`, and none has 0.
-pub(crate) struct WorkList {
-    list: List<Queued<dyn Work>>,
+pub(crate) struct TodoList {
+    list: List<WorkItem<dyn Work>>,
     id: u64,
 }
 
-impl WorkList {
+impl TodoList {
     /// An empty list.
     pub(crate) fn new() -> Self {
         static LAST: Atomic<u64> = Atomic::new(0);
@@ -151,7 +151,7 @@ impl WorkList {
 
     /// Appends work.
     #[inline]
-    pub(crate) fn push_back<T: Work + 'static>(&mut self, work: WorkArc<T>) {
+    pub(crate) fn push_back<T: Work + 'static>(&mut self, work: WorkItemArc<T>) {
         if let Some(home) = work.home() {
             // INVARIANT: The value is put on this list.
             home.0.store(self.id, Relaxed);
@@ -160,7 +160,7 @@ impl WorkList {
     }
 
     /// Appends work of any kind.
-    pub(crate) fn push_back_any(&mut self, work: WorkArc<dyn Work>) {
+    pub(crate) fn push_back_any(&mut self, work: WorkItemArc<dyn Work>) {
         if let Some(home) = work.home() {
             // INVARIANT: The value is put on this list.
             home.0.store(self.id, Relaxed);
@@ -170,7 +170,7 @@ impl WorkList {
 
     /// Takes the first.
     #[inline]
-    pub(crate) fn pop_front(&mut self) -> Option<WorkArc<dyn Work>> {
+    pub(crate) fn pop_front(&mut self) -> Option<WorkItemArc<dyn Work>> {
         let work = self.list.pop_front()?;
         if let Some(home) = work.home() {
             // INVARIANT: The value was just taken off.
@@ -188,7 +188,7 @@ impl WorkList {
     }
 
     /// All of it, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, Queued<dyn Work>>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ArcBorrow<'_, WorkItem<dyn Work>>> {
         self.list.iter()
     }
 
@@ -197,15 +197,15 @@ impl WorkList {
     /// What has no [`Work::home`] is not found.
     pub(crate) fn remove<T: Work + 'static>(
         &mut self,
-        item: &Arc<Queued<T>>,
-    ) -> Option<WorkArc<dyn Work>> {
+        item: &Arc<WorkItem<T>>,
+    ) -> Option<WorkItemArc<dyn Work>> {
         let home = item.home()?;
         if home.0.load(Relaxed) != self.id {
             return None;
         }
-        let entry: &Queued<dyn Work> = &**item;
+        let entry: &WorkItem<dyn Work> = &**item;
         // SAFETY: By the invariant of `Home`, which is the value's own as `Work` promises, the value stands on the list
-        // with this id. By the invariant of `WorkList` that is this one, and it stays there as this list is borrowed
+        // with this id. By the invariant of `TodoList` that is this one, and it stays there as this list is borrowed
         // exclusively.
         let removed = unsafe { self.list.remove(entry) };
         // INVARIANT: The value was just taken off.
@@ -215,9 +215,9 @@ impl WorkList {
 }
 
 /// The right to put a value on a work list.
-pub(crate) type WorkArc<T> = ListArc<Queued<T>>;
+pub(crate) type WorkItemArc<T> = ListArc<WorkItem<T>>;
 
-impl<T> Queued<T> {
+impl<T> WorkItem<T> {
     /// Makes a value that is on no list, charged to the current task's memory cgroup.
     pub(crate) fn new(value: T) -> Result<Arc<Self>> {
         Self::with_flags(value, GFP_KERNEL_ACCOUNT)
@@ -237,12 +237,12 @@ impl<T> Queued<T> {
 
     /// The right to put this value on a list, unless it is on one.
     #[inline]
-    pub(crate) fn to_queue(self: &Arc<Self>) -> Option<WorkArc<T>> {
+    pub(crate) fn to_queue(self: &Arc<Self>) -> Option<WorkItemArc<T>> {
         ListArc::try_from_arc(self.clone()).ok()
     }
 }
 
-impl<T> Queued<T> {
+impl<T> WorkItem<T> {
     /// The value, to which this is the only reference.
     pub(crate) fn value_mut(self: Pin<&mut Self>) -> &mut T {
         // SAFETY: `value` is not structurally pinned: only the other fields are marked so.
@@ -250,7 +250,7 @@ impl<T> Queued<T> {
     }
 }
 
-impl<T: ?Sized> core::ops::Deref for Queued<T> {
+impl<T: ?Sized> core::ops::Deref for WorkItem<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -259,8 +259,8 @@ impl<T: ?Sized> core::ops::Deref for Queued<T> {
 }
 
 impl_list_arc_safe! {
-    impl{T: ?Sized} ListArcSafe<0> for Queued<T> { tracked_by tracker: AtomicTracker; }
+    impl{T: ?Sized} ListArcSafe<0> for WorkItem<T> { tracked_by tracker: AtomicTracker; }
 }
 impl_list_item! {
-    impl ListItem<0> for Queued<dyn Work> { using ListLinksSelfPtr { self.links }; }
+    impl ListItem<0> for WorkItem<dyn Work> { using ListLinksSelfPtr { self.links }; }
 }

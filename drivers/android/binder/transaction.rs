@@ -57,8 +57,8 @@ use crate::{
     todo::{
         Delivered,
         Listed,
-        Queued,
-        Work, //
+        Work,
+        WorkItem, //
     },
 };
 
@@ -95,10 +95,10 @@ pub(crate) struct NewTransaction<'a> {
 }
 
 // With its reference count it fits the allocator's 192 bytes, all of which are cleared on every call.
-const _: () = assert!(size_of::<Queued<Transaction>>() + size_of::<usize>() <= 192);
+const _: () = assert!(size_of::<WorkItem<Transaction>>() + size_of::<usize>() <= 192);
 
 /// A counted reference to a transaction.
-pub(crate) type TransactionArc = Arc<Queued<Transaction>>;
+pub(crate) type TransactionArc = Arc<WorkItem<Transaction>>;
 
 /// The receiver's side of a transaction, guarded by [`Process::inner`] of the target.
 struct Receiver {
@@ -147,7 +147,7 @@ impl Transaction {
             Some(parent) => (Some(new.sender.clone()), parent),
             None => (None, None),
         };
-        Queued::with_flags(
+        WorkItem::with_flags(
             Self {
                 debug_id: new.debug_id,
                 start: jiffies(),
@@ -433,7 +433,7 @@ impl Transaction {
 // SAFETY: A transaction has no home.
 unsafe impl Work for Transaction {
     fn deliver(
-        self: Arc<Queued<Self>>,
+        self: Arc<WorkItem<Self>>,
         thread: &Arc<Thread>,
         mut inner: InnerGuard<'_>,
         out: &mut ReadBuffer<'_>,
@@ -505,11 +505,11 @@ unsafe impl Work for Transaction {
         Ok(Delivered::Last)
     }
 
-    fn listed(self: Arc<Queued<Self>>) -> Listed {
+    fn listed(self: Arc<WorkItem<Self>>) -> Listed {
         Listed::Transaction(self)
     }
 
-    fn cancel(self: Arc<Queued<Self>>) {
+    fn cancel(self: Arc<WorkItem<Self>>) {
         let mut inner = self.target.lock();
         self.uncount(&mut inner);
         let mut buffer = self.receiver(&mut inner).buffer.take();

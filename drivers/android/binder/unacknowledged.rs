@@ -18,12 +18,12 @@ use kernel::{
     warn_on, //
 };
 
-use crate::todo::Queued;
+use crate::todo::WorkItem;
 
 /// A cookie, and the number of the delivery.
 type Key = (u64, u64);
 
-type Item<T> = Arc<Queued<T>>;
+type Item<T> = Arc<WorkItem<T>>;
 
 /// Notifications of one kind that one process has to acknowledge.
 pub(crate) struct Unacknowledged<T> {

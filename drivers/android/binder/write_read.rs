@@ -26,7 +26,7 @@ use crate::{
     read_buffer::ReadBuffer,
     send::{
         self,
-        Message, //
+        SentData, //
     },
     sys::helpers::{
         is_killed,
@@ -42,14 +42,6 @@ const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
 
 /// The longest command with its argument.
 const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
-
-/// Reads what comes with `BC_TRANSACTION` and `BC_REPLY`, or their kind with buffers.
-fn message(reader: &mut UserSliceReader, with_buffers: bool) -> Result<Message> {
-    Ok(Message {
-        data: reader.read()?,
-        extra_size: if with_buffers { reader.read()? } else { 0 },
-    })
-}
 
 impl Thread {
     /// `BINDER_WRITE_READ`: first commands, then returns. What was done is in `bwr`, also on failure.
@@ -100,10 +92,10 @@ impl Thread {
         let command: u32 = reader.read()?;
         self.process().stats().command(command);
         match command {
-            BC_TRANSACTION => send::call(self, &message(reader, false)?),
-            BC_REPLY => send::reply(self, &message(reader, false)?),
-            BC_TRANSACTION_SG => send::call(self, &message(reader, true)?),
-            BC_REPLY_SG => send::reply(self, &message(reader, true)?),
+            BC_TRANSACTION => send::call(self, &SentData::read(reader, false)?),
+            BC_REPLY => send::reply(self, &SentData::read(reader, false)?),
+            BC_TRANSACTION_SG => send::call(self, &SentData::read(reader, true)?),
+            BC_REPLY_SG => send::reply(self, &SentData::read(reader, true)?),
             BC_FREE_BUFFER => self.free_buffer(reader.read()?),
             BC_INCREFS => self.change_handle(reader.read()?, true, false)?,
             BC_ACQUIRE => self.change_handle(reader.read()?, true, true)?,

@@ -29,9 +29,9 @@ use crate::{
     thread::Thread,
     todo::{
         Listed,
-        Queued,
+        TodoList,
         Work,
-        WorkList, //
+        WorkItem, //
     },
     transaction::TransactionArc, //
 };
@@ -83,11 +83,11 @@ impl Items {
         fits
     }
 
-    fn add_list(&mut self, list: &WorkList) {
+    fn add_list(&mut self, list: &TodoList) {
         self.add_all(list.iter().map(Arc::from));
     }
 
-    fn add_all(&mut self, list: impl Iterator<Item = Arc<Queued<dyn Work>>>) {
+    fn add_all(&mut self, list: impl Iterator<Item = Arc<WorkItem<dyn Work>>>) {
         for work in list {
             if !self.push(Item::Due(work.listed())) {
                 break;

@@ -33,10 +33,10 @@ const TASK_RUNNING: u32 = bindings::TASK_RUNNING;
 /// # Invariants
 ///
 /// `entry` is on the queue `head` from the end of initialisation to the drop. Its `private` is null, or the task that
-/// called [`Sleeper::prepare`] and did not yet call [`Sleeper::finish`], which therefore is alive. It is written and
+/// called [`ThreadWait::prepare`] and did not yet call [`ThreadWait::finish`], which therefore is alive. It is written and
 /// read under one and the same lock of the caller's.
 #[pin_data(PinnedDrop)]
-pub(crate) struct Sleeper {
+pub(crate) struct ThreadWait {
     #[pin]
     head: Opaque<bindings::wait_queue_head>,
     #[pin]
@@ -44,20 +44,20 @@ pub(crate) struct Sleeper {
 }
 
 // SAFETY: The queue locks for itself, the rest is guarded as the type invariant says.
-unsafe impl Send for Sleeper {}
+unsafe impl Send for ThreadWait {}
 // SAFETY: As above.
-unsafe impl Sync for Sleeper {}
+unsafe impl Sync for ThreadWait {}
 
 /// # Safety
 ///
-/// To be called by the kernel, as the function of the entry of a [`Sleeper`], under its queue's lock.
+/// To be called by the kernel, as the function of the entry of a [`ThreadWait`], under its queue's lock.
 unsafe extern "C" fn wake_function(
     entry: *mut bindings::wait_queue_entry,
     mode: kernel::ffi::c_uint,
     flags: kernel::ffi::c_int,
     key: *mut kernel::ffi::c_void,
 ) -> kernel::ffi::c_int {
-    // SAFETY: The queue calls this for its entries, under its lock. By the invariant of `Sleeper` the task is alive if
+    // SAFETY: The queue calls this for its entries, under its lock. By the invariant of `ThreadWait` the task is alive if
     // there is one.
     unsafe {
         if (*entry).private.is_null() {
@@ -67,8 +67,8 @@ unsafe extern "C" fn wake_function(
     }
 }
 
-impl Sleeper {
-    /// A sleeper with nobody asleep.
+impl ThreadWait {
+    /// A wait_entry with nobody asleep.
     pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
         pin_init!(&this in Self {
             // SAFETY: The slot is valid for writes; name and key live as long as the module.
@@ -95,7 +95,7 @@ impl Sleeper {
     }
 
     /// Readies the current task to sleep. To be called under the lock that guards what it waits for, which is to be
-    /// dropped before [`Sleeper::sleep`].
+    /// dropped before [`ThreadWait::sleep`].
     pub(crate) fn prepare(&self) {
         // SAFETY: The caller's lock guards the field. INVARIANT: The current task is alive until `finish`.
         unsafe { (*self.entry.get()).private = Task::current_raw().cast() };
@@ -109,7 +109,7 @@ impl Sleeper {
         unsafe { bindings::schedule() };
     }
 
-    /// The current task no longer sleeps. To be called under the same lock as [`Sleeper::prepare`].
+    /// The current task no longer sleeps. To be called under the same lock as [`ThreadWait::prepare`].
     pub(crate) fn finish(&self) {
         set_current_state(TASK_RUNNING);
         // SAFETY: The caller's lock guards the field.
@@ -117,7 +117,7 @@ impl Sleeper {
     }
 
     /// Wakes the task that sleeps here, if one does. `sync` says that the current task is about to sleep itself, so
-    /// that the woken one may as well take its processor. To be called under the same lock as [`Sleeper::prepare`].
+    /// that the woken one may as well take its processor. To be called under the same lock as [`ThreadWait::prepare`].
     pub(crate) fn wake(&self, sync: bool) {
         // SAFETY: The caller's lock guards the field.
         if unsafe { (*self.entry.get()).private.is_null() } {
@@ -135,7 +135,7 @@ impl Sleeper {
 }
 
 #[pinned_drop]
-impl PinnedDrop for Sleeper {
+impl PinnedDrop for ThreadWait {
     fn drop(self: Pin<&mut Self>) {
         // Head and entry go together; nobody sleeps on a value that is being dropped.
     }
