@@ -537,14 +537,14 @@ impl Process {
 
         let mut from = Some(i32::MIN);
         while let Some(mut next) = from {
-            let inner = self.lock();
+            let mut inner = self.lock();
             for _ in 0..BATCH {
                 let Some(cursor) = inner.threads.cursor_lower_bound(&next) else {
                     return;
                 };
                 // The table has another reference.
                 let thread = cursor.current().1.clone();
-                thread.flush(&inner);
+                thread.flush(&mut inner);
                 from = thread.id().checked_add(1);
                 let Some(id) = from else { return };
                 next = id;

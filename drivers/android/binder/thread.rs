@@ -72,7 +72,7 @@ pub(crate) struct Thread {
     return_code: Atomic<u32>,
     /// The thread sleeps here. Guarded by the lock of the process.
     #[pin]
-    wait_entry: ThreadWait,
+    wait_entry: ThreadWait<ProcessInner>,
     /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
     tcomplete: Arc<WorkItem<Code>>,
     /// What a command of this thread came to.
@@ -101,6 +101,7 @@ impl Thread {
         let tcomplete = WorkItem::new(Code::new(CodeKind::Complete))?;
         let return_error = WorkItem::new(Code::new(CodeKind::ReturnError))?;
         let reply_error = WorkItem::new(Code::new(CodeKind::ReplyError))?;
+        let guard = process.locked_by(());
         let inner = process.locked_by(ThreadInner {
             looper: 0,
             dead: false,
@@ -119,7 +120,7 @@ impl Thread {
                 exited: AtomicFlag::new(false),
                 need_return: AtomicFlag::new(true),
                 return_code: Atomic::new(0),
-                wait_entry <- ThreadWait::new(c"Thread::wait_entry", kernel::static_lock_class!()),
+                wait_entry <- ThreadWait::new(c"Thread::wait_entry", kernel::static_lock_class!(), guard),
                 tcomplete,
                 return_error,
                 reply_error,
@@ -231,12 +232,11 @@ impl Thread {
         &mut self.state(inner).extended_error
     }
 
-    /// A descriptor of the file was closed: if the thread sleeps, it returns to user space. To be called under the lock
-    /// of its process.
-    pub(crate) fn flush(&self, _inner: &ProcessInner) {
+    /// A descriptor of the file was closed: if the thread sleeps, it returns to user space.
+    pub(crate) fn flush(&self, inner: &mut ProcessInner) {
         self.set_need_return();
         // What polls the file is not woken: there is nothing to read.
-        self.wait_entry.wake(false);
+        self.wait_entry.wake(inner, false);
     }
 }
 
@@ -449,7 +449,7 @@ impl Thread {
 
     /// Wakes this thread if it sleeps, and whoever polls in its stead.
     pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
-        self.wait_entry.wake(sync);
+        self.wait_entry.wake(inner, sync);
         if self.state(inner).looper & LOOPER_POLL != 0 {
             self.process.poll_queue().wake();
         }
@@ -548,11 +548,7 @@ impl Thread {
                 if takes_any {
                     inner.add_waiting_thread(self);
                 }
-                self.wait_entry.prepare();
-                drop(inner);
-                self.wait_entry.sleep();
-                inner = self.process.lock();
-                self.wait_entry.finish();
+                inner = self.wait_entry.sleep(inner, || self.process.lock());
                 if takes_any {
                     inner.remove_waiting_thread(self);
                 }

@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sleeping until there is work, and waking whoever sleeps or polls.
+//! Sleeping until there is work, waking sleepers and pollers.
 //!
-//! A thread sleeps on an entry of its own that never leaves its queue, so that going to sleep is no more than setting
-//! the task's state. Both sides hold the process's spinlock while they look at the work lists and set the state or
-//! wake, so no wake-up is lost.
+//! A thread sleeps on a wait queue entry of its own that never leaves its queue, so that to go to sleep is to set the state
+//! of the task. Sleeper and waker hold the same lock while they look at the work and set the state or wake, so no wake-up is
+//! lost.
 //!
-//! Poll tables are registered with one queue per open file, not per thread: a thread may exit while an epoll still
-//! watches the file, and everything that watches a file is gone before its `release`. So no queue is ever freed under
-//! a watcher.
+//! Poll tables are registered with one queue for each open file, not for each thread: a thread may exit while an epoll
+//! instance still watches the file, and all watchers are gone before the file's `release`. So no queue is freed under a
+//! watcher.
+//!
+//! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
 use core::ptr;
 use kernel::{
     bindings,
     prelude::*,
-    sync::LockClassKey,
+    sync::{
+        lock::{
+            spinlock::SpinLockBackend,
+            Guard, //
+        },
+        LockClassKey,
+        LockedBy, //
+    },
     task::{
         Task,
         TASK_FREEZABLE,
@@ -28,25 +37,25 @@ use crate::sys::helpers::set_current_state;
 
 const TASK_RUNNING: u32 = bindings::TASK_RUNNING;
 
-/// Where one thread sleeps.
+/// A place for one task to sleep, under the lock that guards a `T`.
 ///
 /// # Invariants
 ///
-/// `entry` is on the queue `head` from the end of initialisation to the drop. Its `private` is null, or the task that
-/// called [`ThreadWait::prepare`] and did not yet call [`ThreadWait::finish`], which therefore is alive. It is written and
-/// read under one and the same lock of the caller's.
-#[pin_data(PinnedDrop)]
-pub(crate) struct ThreadWait {
+/// `entry` is on the queue `head` from the end of initialisation to the drop. Its `private` is null, or the task that is
+/// in [`ThreadWait::sleep`], which therefore is alive. It is read and written under the lock of `guard` only.
+#[pin_data]
+pub(crate) struct ThreadWait<T> {
     #[pin]
     head: Opaque<bindings::wait_queue_head>,
     #[pin]
     entry: Opaque<bindings::wait_queue_entry>,
+    guard: LockedBy<(), T>,
 }
 
-// SAFETY: The queue locks for itself, the rest is guarded as the type invariant says.
-unsafe impl Send for ThreadWait {}
-// SAFETY: As above.
-unsafe impl Sync for ThreadWait {}
+// SAFETY: The queue locks for itself. By the type invariant `entry` is guarded by a lock.
+unsafe impl<T> Send for ThreadWait<T> {}
+// SAFETY: The queue locks for itself. By the type invariant `entry` is guarded by a lock.
+unsafe impl<T> Sync for ThreadWait<T> {}
 
 /// # Safety
 ///
@@ -57,91 +66,99 @@ unsafe extern "C" fn wake_function(
     flags: kernel::ffi::c_int,
     key: *mut kernel::ffi::c_void,
 ) -> kernel::ffi::c_int {
-    // SAFETY: The queue calls this for its entries, under its lock. By the invariant of `ThreadWait` the task is alive if
-    // there is one.
-    unsafe {
-        if (*entry).private.is_null() {
-            return 0;
-        }
-        bindings::default_wake_function(entry, mode, flags, key)
+    // SAFETY: The queue calls this for its entries, which are valid.
+    let task = unsafe { (*entry).private };
+    if task.is_null() {
+        return 0;
     }
+    // SAFETY: By the invariant of `ThreadWait` the task is alive.
+    unsafe { bindings::default_wake_function(entry, mode, flags, key) }
 }
 
-impl ThreadWait {
-    /// A wait_entry with nobody asleep.
-    pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
+impl<T: Unpin> ThreadWait<T> {
+    /// Returns a place in which no task sleeps. `guard` says which lock guards it.
+    pub(crate) fn new(
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+        guard: LockedBy<(), T>,
+    ) -> impl PinInit<Self> {
         pin_init!(&this in Self {
             // SAFETY: The slot is valid for writes; name and key live as long as the module.
             head <- Opaque::ffi_init(|slot| unsafe {
                 bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr())
             }),
             entry <- Opaque::ffi_init(|slot: *mut bindings::wait_queue_entry| {
-                // SAFETY: The slot is valid for writes, and the head, which is initialised, is not used by anybody yet.
+                // SAFETY: `this` is valid, and `head` was initialised above.
+                let head = unsafe { &raw const (*this.as_ptr()).head };
+                // SAFETY: The head is a valid wait queue head.
+                let head = unsafe { &raw mut (*Opaque::cast_into(head)).head };
+                // SAFETY: The slot is valid for writes.
+                let links = unsafe { &raw mut (*slot).entry };
+                let entry = bindings::wait_queue_entry {
+                    flags: 0,
+                    private: ptr::null_mut(),
+                    func: Some(wake_function),
+                    entry: bindings::list_head { next: head, prev: head },
+                };
+                // SAFETY: The slot is valid for writes.
+                unsafe { slot.write(entry) };
                 // INVARIANT: The entry is linked into the queue, alone.
-                unsafe {
-                    let head = &raw mut (*Opaque::cast_into(&raw const (*this.as_ptr()).head)).head;
-                    let links = &raw mut (*slot).entry;
-                    slot.write(bindings::wait_queue_entry {
-                        flags: 0,
-                        private: ptr::null_mut(),
-                        func: Some(wake_function),
-                        entry: bindings::list_head { next: head, prev: head },
-                    });
-                    (*head).next = links;
-                    (*head).prev = links;
-                }
+                let only = bindings::list_head { next: links, prev: links };
+                // SAFETY: The head is valid for writes, and no other task knows of it yet.
+                unsafe { head.write(only) };
             }),
+            guard,
         })
     }
 
-    /// Readies the current task to sleep. To be called under the lock that guards what it waits for, which is to be
-    /// dropped before [`ThreadWait::sleep`].
-    pub(crate) fn prepare(&self) {
-        // SAFETY: The caller's lock guards the field. INVARIANT: The current task is alive until `finish`.
-        unsafe { (*self.entry.get()).private = Task::current_raw().cast() };
+    /// Sleeps until woken or until a signal comes. `guard` is dropped meanwhile; `relock` takes the same lock again.
+    pub(crate) fn sleep<'a>(
+        &self,
+        mut guard: Guard<'a, T, SpinLockBackend>,
+        relock: impl FnOnce() -> Guard<'a, T, SpinLockBackend>,
+    ) -> Guard<'a, T, SpinLockBackend> {
+        // INVARIANT: The current task is in this function until the field is null again.
+        self.set_task(&mut guard, Task::current_raw().cast());
         // CAST: The state bits are small.
         set_current_state((TASK_INTERRUPTIBLE | TASK_FREEZABLE) as u32);
-    }
-
-    /// Sleeps until woken or until a signal comes. No lock may be held.
-    pub(crate) fn sleep(&self) {
-        // SAFETY: Sleeping is allowed: the caller holds no lock.
+        drop(guard);
+        // SAFETY: The function has no requirements; a task that holds a lock would be reported.
         unsafe { bindings::schedule() };
-    }
-
-    /// The current task no longer sleeps. To be called under the same lock as [`ThreadWait::prepare`].
-    pub(crate) fn finish(&self) {
+        let mut guard = relock();
         set_current_state(TASK_RUNNING);
-        // SAFETY: The caller's lock guards the field.
-        unsafe { (*self.entry.get()).private = ptr::null_mut() };
+        self.set_task(&mut guard, ptr::null_mut());
+        guard
     }
 
-    /// Wakes the task that sleeps here, if one does. `sync` says that the current task is about to sleep itself, so
-    /// that the woken one may as well take its processor. To be called under the same lock as [`ThreadWait::prepare`].
-    pub(crate) fn wake(&self, sync: bool) {
-        // SAFETY: The caller's lock guards the field.
-        if unsafe { (*self.entry.get()).private.is_null() } {
+    fn set_task(&self, guarded: &mut T, task: *mut kernel::ffi::c_void) {
+        // This shows that the lock that guards the entry is held.
+        self.guard.access_mut(guarded);
+        // SAFETY: The entry is valid, and the lock that guards the field is held.
+        unsafe { (*self.entry.get()).private = task };
+    }
+
+    /// Wakes the task that sleeps here, if one does. `sync` says that the current task is about to sleep, so that the
+    /// woken one may take its processor.
+    #[inline]
+    pub(crate) fn wake(&self, guarded: &mut T, sync: bool) {
+        // This shows that the lock that guards the entry is held.
+        self.guard.access_mut(guarded);
+        // SAFETY: The entry is valid, and the lock that guards the field is held.
+        let task = unsafe { (*self.entry.get()).private };
+        if task.is_null() {
             return;
         }
-        // SAFETY: The queue is initialised. The entry's task is alive as long as the caller's lock is held.
-        unsafe {
-            if sync {
-                bindings::__wake_up_sync(self.head.get(), TASK_NORMAL);
-            } else {
-                bindings::__wake_up(self.head.get(), TASK_NORMAL, 1, ptr::null_mut());
-            }
+        if sync {
+            // SAFETY: The queue is initialised. By the type invariant the entry's task is alive while the lock is held.
+            unsafe { bindings::__wake_up_sync(self.head.get(), TASK_NORMAL) };
+        } else {
+            // SAFETY: The queue is initialised. By the type invariant the entry's task is alive while the lock is held.
+            unsafe { bindings::__wake_up(self.head.get(), TASK_NORMAL, 1, ptr::null_mut()) };
         }
     }
 }
 
-#[pinned_drop]
-impl PinnedDrop for ThreadWait {
-    fn drop(self: Pin<&mut Self>) {
-        // Head and entry go together; nobody sleeps on a value that is being dropped.
-    }
-}
-
-/// The queue of those who poll one open file.
+/// The wait queue for pollers of one open file.
 #[pin_data]
 pub(crate) struct PollQueue {
     #[pin]
@@ -150,11 +167,11 @@ pub(crate) struct PollQueue {
 
 // SAFETY: The queue locks for itself.
 unsafe impl Send for PollQueue {}
-// SAFETY: As above.
+// SAFETY: The queue locks for itself.
 unsafe impl Sync for PollQueue {}
 
 impl PollQueue {
-    /// A queue that nobody is on.
+    /// Returns an empty queue.
     pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
         pin_init!(Self {
             // SAFETY: The slot is valid for writes; name and key live as long as the module.
@@ -180,7 +197,7 @@ impl PollQueue {
         unsafe { bindings::poll_wait(file, self.head.get(), table) };
     }
 
-    /// Tells all who poll that something can be read.
+    /// Tells all pollers that something can be read.
     pub(crate) fn wake(&self) {
         let key = (bindings::POLLIN | bindings::POLLRDNORM) as usize;
         // SAFETY: The queue is initialised; the key is a number that travels as a pointer.
