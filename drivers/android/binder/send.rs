@@ -574,7 +574,7 @@ fn place_call(thread: &Arc<Thread>, target: &Arc<Process>) -> Result<Place, Bind
                 });
             }
         }
-        next = transaction.from_parent();
+        next = transaction.sender_parent();
     }
     Ok(Place {
         level,
@@ -714,7 +714,7 @@ fn reply_to(
         drop(removed);
         return Err(tell(dead("caller is dead")));
     }
-    let popped = caller.set_stack(&mut inner, call.from_parent().cloned());
+    let popped = caller.set_stack(&mut inner, call.sender_parent().cloned());
     transaction.count(&mut inner);
     caller.push(&mut inner, work, true);
     drop(inner);

@@ -214,7 +214,7 @@ impl Transaction {
 
     /// The transaction that the waiting thread waited for or worked on before.
     #[inline]
-    pub(crate) fn from_parent(&self) -> Option<&TransactionArc> {
+    pub(crate) fn sender_parent(&self) -> Option<&TransactionArc> {
         self.from_parent.as_ref()
     }
 

@@ -103,7 +103,7 @@ impl Items {
                 .from()
                 .is_some_and(|from| Arc::ptr_eq(from, thread));
             let item = if waits {
-                next = transaction.from_parent().cloned();
+                next = transaction.sender_parent().cloned();
                 Item::Outgoing(transaction)
             } else if transaction.target_is(thread.process()) {
                 next = transaction.handler_parent(inner).cloned();
