@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Android's Binder, as a module.
+//! Android's Binder IPC driver.
 //!
 //! The modules form floors: ground, memory, protocol, outside. Imports between floors lead down only. On one floor the
 //! types may know one another: processes, threads, nodes and transactions refer to each other in circles.

@@ -33,10 +33,10 @@ use crate::{
     },
 };
 
-/// A return code on its way to a thread, without anything else to it.
+/// A return code without an argument, to be read by a thread.
 pub(crate) struct Code {
     kind: CodeKind,
-    /// The code, for [`CodeKind::Complete`]; for errors the thread has it.
+    /// The code of a [`CodeKind::Complete`]. The thread has that of an error.
     code: Atomic<u32>,
     home: Home,
     _counted: Option<CountedComplete>,
@@ -45,7 +45,7 @@ pub(crate) struct Code {
 /// What a [`Code`] is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CodeKind {
-    /// A transaction was taken.
+    /// A transaction was sent: `BR_TRANSACTION_COMPLETE` or the like.
     Complete,
     /// A command failed.
     ReturnError,
@@ -74,7 +74,7 @@ impl Code {
         self.code.store(code, Relaxed);
     }
 
-    /// A further `BR_TRANSACTION_COMPLETE`, for when a thread's own is queued.
+    /// Makes a further `BR_TRANSACTION_COMPLETE`, for when the thread's own is queued.
     pub(crate) fn new_complete() -> Result<Arc<WorkItem<Self>>> {
         WorkItem::new(Self::new(CodeKind::Complete))
     }

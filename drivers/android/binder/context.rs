@@ -134,7 +134,7 @@ impl Context {
         cookie: u64,
         flags: u32,
     ) -> Result {
-        // One at a time: the manager does not change meanwhile, except that it goes.
+        // One at a time. Meanwhile the manager can go, but no other process can become it.
         let _setting = self.setting.lock();
         if self.manager.lock().node.is_some() {
             return Err(EBUSY);
@@ -160,13 +160,13 @@ impl Context {
         }
     }
 
-    /// Whether `node` is the manager's. An answer for the choice of a number, without a lock: the manager may come or
-    /// go at any time.
+    /// Whether `node` is the manager's, read without the lock. The manager may come or go at any time; the answer is
+    /// used to choose a handle.
     pub(crate) fn is_manager_node(&self, node: &NodeArc) -> bool {
         self.manager_key.load(Relaxed) == Arc::as_ptr(node).addr()
     }
 
-    /// `process` is going away; if it is the manager, there is none from now on.
+    /// `process` is being released. If it is the manager, there is none from now on.
     pub(crate) fn unset_manager(&self, process: &Arc<Process>) {
         let mut manager = self.manager.lock();
         let node = manager

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! The reference counts of a node, as a machine without surroundings.
+//! The reference counts of a node: a state machine without locks or lists.
 //!
-//! A node lives in its owner's user space. The driver counts who needs it, and tells the owner only when "somebody"
-//! becomes "nobody" or the other way round, once for strong and once for weak references. The owner acknowledges what
-//! it was told to acquire; until then the driver holds a count of its own, so that the answer cannot cross a release.
+//! A node stands for an object in its owner's user space. The driver counts the references to it. It tells the owner
+//! only when the first reference is added and the last one is removed, for strong and for weak references. The owner
+//! acknowledges `BR_INCREFS` and `BR_ACQUIRE`. Until then the driver holds a local count, so that an acknowledgement
+//! cannot cross a release.
 
 use kernel::prelude::*;
 
@@ -17,9 +18,9 @@ use crate::sums::{
 /// The counts of one node.
 #[derive(Default)]
 pub(crate) struct Counts {
-    /// RefTable, in all processes.
+    /// References of all processes.
     handles: usize,
-    /// RefTable with a strong count, in all processes.
+    /// References of all processes that have a strong count.
     strong_refs: usize,
     /// Strong counts of the owner's own: buffers in its mapping, and acknowledgements that are due.
     local_strong: usize,
@@ -33,16 +34,16 @@ pub(crate) struct Counts {
     orphaned: bool,
 }
 
-/// What the owner knows of one kind of reference.
+/// What the owner was told about one kind of reference.
 #[derive(Default)]
 struct Told {
-    /// It was told to acquire, and not yet to release.
+    /// The owner was told to acquire, and not yet to release.
     acquired: bool,
-    /// Its acknowledgement is due.
+    /// The owner has yet to acknowledge that.
     pending: bool,
 }
 
-/// What the owner is to be told now. In this order: weak before strong when it comes, after it when it goes.
+/// What the owner is to be told, in the order of the fields: weak before strong when acquired, after it when released.
 #[derive(Default, Debug, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// `BR_INCREFS`.
@@ -53,7 +54,7 @@ pub(crate) struct Changes {
     pub(crate) release: bool,
     /// `BR_DECREFS`.
     pub(crate) decrefs: bool,
-    /// Nobody needs the node any more: it goes.
+    /// The node has no references left and goes.
     pub(crate) gone: bool,
 }
 
@@ -80,22 +81,22 @@ impl Counts {
         self.local_weak != 0 || self.handles != 0 || self.any_strong()
     }
 
-    /// Whether the owner does not know of a strong reference, although it should.
+    /// Whether the owner has to be told of a strong reference.
     pub(crate) fn needs_acquire(&self) -> bool {
         self.any_strong() && !self.strong.acquired
     }
 
-    /// Whether what the owner knows is not what is.
+    /// Whether what the owner was told differs from the counts.
     pub(crate) fn is_stale(&self) -> bool {
         self.any_strong() != self.strong.acquired || self.any_weak() != self.weak.acquired
     }
 
-    /// Whether nobody refers to the node.
+    /// Whether the node has no references.
     pub(crate) fn is_unused(&self) -> bool {
         !self.any_weak()
     }
 
-    /// One local count more.
+    /// Adds a local count.
     pub(crate) fn add_local(&mut self, strong: bool) {
         if self.orphaned {
             return;
@@ -107,13 +108,14 @@ impl Counts {
         }
     }
 
-    /// Whether nobody holds the node weakly, and the owner may have to hear of it. As with the C driver it has to look
-    /// even if somebody still holds it strongly: if that one goes before the owner looks, both come in this place.
+    /// Whether no weak count is left, so that the owner may have to be told. As with the C driver the node is queued
+    /// even if a strong count is left. If that one goes before the owner reads, both are told at this place in the
+    /// queue.
     fn is_weakly_free(&self) -> bool {
         self.local_weak == 0 && self.handles == 0
     }
 
-    /// One local count less; returns whether it was the last that mattered to the owner.
+    /// Removes a local count. Returns whether the owner may have to be told.
     pub(crate) fn remove_local(&mut self, strong: bool) -> bool {
         if self.orphaned {
             return false;
@@ -127,8 +129,8 @@ impl Counts {
         }
     }
 
-    /// Whether a handle may get its first count of this kind from somebody other than the owner. The owner must know
-    /// of the node already: else the first to tell it would come too late.
+    /// Whether a reference may get its first count of this kind from a process other than the owner. The owner must
+    /// know of the node already. Otherwise it would be told too late.
     pub(crate) fn can_add_ref(&self, strong: bool) -> bool {
         if strong {
             self.strong_refs != 0 || (self.manager && self.strong.acquired)
@@ -137,29 +139,29 @@ impl Counts {
         }
     }
 
-    /// A process has a new handle.
+    /// Adds a reference of a process.
     pub(crate) fn add_ref(&mut self) {
         increment(&mut self.handles);
     }
 
-    /// A handle has got its first strong count.
+    /// A reference has got its first strong count.
     pub(crate) fn add_strong_ref(&mut self) {
         increment(&mut self.strong_refs);
     }
 
-    /// A handle has lost its last strong count; returns whether it was the last that mattered to the owner.
+    /// A reference has lost its last strong count. Returns whether the owner may have to be told.
     pub(crate) fn remove_strong_ref(&mut self) -> bool {
         decrement(&mut self.strong_refs);
         !self.any_strong()
     }
 
-    /// A handle is gone; returns whether it was the last that mattered to the owner.
+    /// Removes a reference of a process. Returns whether the owner may have to be told.
     pub(crate) fn remove_ref(&mut self) -> bool {
         decrement(&mut self.handles);
         self.is_weakly_free()
     }
 
-    /// The owner died. Only handles are left, and no process is to be told.
+    /// The owner died. Only references of other processes are left, and no process is to be told.
     pub(crate) fn forget_owner(&mut self) {
         self.orphaned = true;
         self.local_strong = 0;
@@ -172,7 +174,7 @@ impl Counts {
         };
     }
 
-    /// What the owner is to be told, taken as told from now on.
+    /// Returns what the owner is to be told, and records it as told.
     pub(crate) fn tell(&mut self) -> Changes {
         let (strong, weak) = (self.any_strong(), self.any_weak());
         let mut changes = Changes::default();
@@ -204,11 +206,11 @@ impl Counts {
         changes
     }
 
-    /// The owner has acquired what it was told to; returns whether the driver's own count was the last.
+    /// The owner acknowledges that it has acquired the node. Returns whether the owner may have to be told something.
     ///
     /// # Errors
     ///
-    /// If it was not told to.
+    /// If the owner was not told to acquire it, or has acknowledged before.
     pub(crate) fn acknowledge(&mut self, strong: bool) -> Result<bool, NotCounted> {
         let told = if strong {
             &mut self.strong
@@ -226,7 +228,7 @@ impl Counts {
         (self.strong.acquired, self.weak.acquired)
     }
 
-    /// Strong references in all, and the weak ones that are the driver's own: what the C driver tells.
+    /// All strong references, and the local weak ones, which is what the C driver reports.
     pub(crate) fn totals(&self) -> (usize, usize) {
         (
             self.local_strong.saturating_add(self.strong_refs),
@@ -283,7 +285,7 @@ mod tests {
         assert!(!counts.needs_acquire());
         assert_eq!(told(&counts.tell()), [true, false, false, false]);
         assert_eq!(counts.told(), (false, true));
-        // Strong is not to be had from nothing.
+        // A strong reference needs one that is there already.
         assert!(!counts.can_add_ref(true));
         assert!(counts.can_add_ref(false));
     }
@@ -294,12 +296,12 @@ mod tests {
         counts.add_ref();
         counts.add_strong_ref();
         counts.tell();
-        // The handle goes before the owner has answered: nothing may be released yet.
+        // The reference goes before the owner has acknowledged: nothing may be released yet.
         assert!(!counts.remove_strong_ref());
         assert!(!counts.remove_ref());
         assert!(!counts.is_stale());
-        // The answers come in the order of what was told. After the first the owner has to look, and finds nothing;
-        // after the second it finds that all is over.
+        // The acknowledgements come in the order of what was told. After the first the owner reads nothing; after the
+        // second it reads the releases.
         assert_eq!(counts.acknowledge(false), Ok(true));
         assert_eq!(told(&counts.tell()), [false; 4]);
         assert_eq!(counts.acknowledge(true), Ok(true));
@@ -342,7 +344,7 @@ mod tests {
         assert_eq!(counts.acknowledge(true), Ok(false));
         counts.add_local(true);
         assert!(!counts.remove_strong_ref());
-        // The owner has to look, and finds nothing.
+        // The node is queued, and the owner reads nothing.
         assert!(counts.remove_ref());
         assert_eq!(told(&counts.tell()), [false; 4]);
         assert!(!counts.is_unused());
@@ -407,7 +409,7 @@ mod tests {
         assert_eq!(counts.figures(), [1, 0, 0, 0]);
     }
 
-    /// Counts by a model that knows no states: everybody who needs the node is in a list.
+    /// Compares with a model without states, which counts the references of each kind.
     #[test]
     fn long_histories_agree_with_a_model() {
         let mut random = 0x2545_f491_4f6c_dd1d_u64;

@@ -227,7 +227,7 @@ return_struct! {
 /// What requests and clears a notification. Not aligned in the command buffer.
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-// It comes from user space; nobody makes one here.
+// It comes from user space, and the driver makes none.
 #[allow(dead_code)]
 pub(crate) struct HandleCookie {
     /// Whose node.
@@ -404,7 +404,7 @@ interface_struct! {
 interface_struct! {
     /// Argument of `BINDER_FREEZE`.
     FreezeInfo = binder_freeze_info {
-        /// Whom, as the caller sees it.
+        /// The process, by its pid in the caller's namespace.
         pid: u32 = pid,
         /// Freeze, or thaw.
         enable: u32 = enable,
@@ -416,7 +416,7 @@ interface_struct! {
 interface_struct! {
     /// Argument of `BINDER_GET_FROZEN_INFO`.
     FrozenStatusInfo = binder_frozen_status_info {
-        /// Whose, as the caller sees it.
+        /// The process, by its pid in the caller's namespace.
         pid: u32 = pid,
         /// Bit 0: synchronous calls came since it was frozen. Bit 1: some have not ended.
         sync_recv: u32 = sync_recv,

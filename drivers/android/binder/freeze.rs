@@ -72,7 +72,7 @@ impl Freeze {
 pub(crate) struct Freezing {
     /// Synchronous calls to the process fail, one-way calls wait.
     frozen: bool,
-    /// How often the process was frozen or thawed. Begins above what a notification begins with.
+    /// How often the process was frozen or thawed. Begins above the epoch of a new notification.
     epoch: u64,
     /// The state that was last announced.
     announced: bool,
@@ -145,10 +145,10 @@ impl Freezing {
     fn decide(&mut self, frozen: bool) -> News {
         self.frozen = frozen;
         self.announced = frozen;
-        // Those that wait have been overtaken. They may not run before the next one ends, which must not take them for
-        // others that wait beside it.
+        // This overtakes freezings that wait. They may not run before the next one ends, which must not count them as
+        // its own.
         self.waiting = 0;
-        // 64 bits do not run over.
+        // A counter of 64 bits does not wrap while a machine runs.
         self.epoch = self.epoch.wrapping_add(1);
         News {
             frozen,
@@ -166,8 +166,8 @@ pub(crate) struct News {
 
 /// Tells the receiver of `freeze` that the owner of the node was frozen or thawed.
 ///
-/// The news was read under the owner's lock, and the receiver has another one. So it may come late, and says by its
-/// epoch whether the receiver knows newer.
+/// The news was read under the owner's lock, and the state of the notification is under the receiver's. So news may
+/// come late. The epoch says whether the receiver knows newer.
 fn announce(freeze: &FreezeArc, news: News) {
     let receiver = freeze.receiver();
     let mut inner = receiver.lock();
@@ -214,7 +214,7 @@ impl Kind for Freeze {
     }
 
     fn look(owner: &mut ProcessInner) -> News {
-        // It may be a freezing that fails, which is to be told then.
+        // The freezing may fail, and the receiver is to be told then.
         let freezing = owner.freezing_mut();
         freezing.announced |= freezing.frozen;
         News {
@@ -287,11 +287,12 @@ impl Kind for Freeze {
 }
 
 impl Process {
-    /// Freezes the process. Where it is frozen and thawed at the same time, what was done last counts.
+    /// Freezes the process. If it is frozen and thawed at the same time, what completes last holds.
     ///
     /// # Errors
     ///
-    /// - `EAGAIN` if calls do not end within `timeout_ms` milliseconds, or the process was thawed meanwhile. The process
+    /// - `EAGAIN` if calls do not end within `timeout_ms` milliseconds, or the process was thawed meanwhile. The
+    ///   process
     ///   is not frozen then, unless another freezing is under way.
     /// - `ERESTARTSYS` for a signal, likewise.
     pub(crate) fn freeze(&self, timeout_ms: u32) -> Result {
@@ -320,15 +321,15 @@ impl Process {
         }
         let freezing = inner.freezing_mut();
         if freezing.epoch != began {
-            // Another freezing or thawing has been completed meanwhile, and that is what holds. It has taken this one
-            // off those that wait.
+            // Another freezing or thawing has completed meanwhile, and holds. It has removed this one from those that
+            // wait.
             return if freezing.frozen && freezing.announced {
                 Ok(())
             } else {
                 Err(EAGAIN)
             };
         }
-        // As many end in an epoch as have begun in it.
+        // Each freezing of an epoch was added to it.
         freezing.waiting = freezing.waiting.wrapping_sub(1);
         if result.is_ok() && freezing.has_transactions() {
             result = Err(EAGAIN);
@@ -354,7 +355,7 @@ impl Process {
         let mut inner = self.lock();
         inner.freezing_mut().forget_received();
         let news = inner.freezing_mut().decide(false);
-        // A freezing that waits has been overtaken.
+        // Wakes freezings that wait: they were overtaken.
         self.freeze_wait().notify_all();
         drop(inner);
         self.announce_freeze(news);
@@ -382,7 +383,7 @@ impl Process {
     fn announce_freeze(&self, news: News) {
         let mut next = 0;
         loop {
-            // Node by node, and of each node request by request, with the lock dropped in between.
+            // One node and one request at a time. The lock is dropped in between.
             let inner = self.lock();
             let Some(node) = inner.nodes().next(next) else {
                 break;

@@ -49,13 +49,13 @@ impl Level {
         }
     }
 
-    /// Whether it is charged.
+    /// Whether the transaction is charged.
     #[inline]
     pub(crate) fn is_charged(self) -> bool {
         self.0 > Self::MOST
     }
 
-    /// The flags to allocate it with where the current task pays.
+    /// The flags to allocate the transaction with, if the current task is charged.
     #[inline]
     pub(crate) fn flags(self) -> Flags {
         if self.is_charged() {

@@ -3,7 +3,7 @@
 
 //! Nodes: what a process offers to others.
 //!
-//! The counting is in [`counts`](crate::counts); this is when it happens, and how the owner hears of it.
+//! The counts themselves are in [`counts`](crate::counts). This file decides when they change, and tells the owner.
 
 use kernel::{
     prelude::*,
@@ -88,13 +88,13 @@ pub(crate) type NodeArc = Arc<WorkItem<Node>>;
 /// The part of a node that its owner's [`Process::inner`] guards.
 struct NodeInner {
     counts: Counts,
-    /// While the node is queued: the thread whose work it is among, or `None` for the owner's common work.
+    /// While the node is queued: the thread on whose todo list it is, or `None` for that of the owner.
     queued_for: Option<i32>,
-    /// It is no longer in its owner's table, and is not told of any more.
+    /// The node is no longer in its owner's table, and the owner is told nothing about it any more.
     forgotten: bool,
-    /// A one-way call to this node is with a thread, or on its way there.
+    /// A one-way call to this node is queued for a thread, or its buffer is not yet freed.
     oneway_active: bool,
-    /// The one-way calls behind it.
+    /// The one-way calls that wait behind it.
     oneway: OnewayQueue,
     /// Requests to be told of the owner's death.
     deaths: Requests<Death>,
@@ -141,10 +141,10 @@ pub(crate) enum OnewayTurn {
     },
 }
 
-/// A local strong count on a node, given back when dropped. It keeps the owner from letting the object go.
+/// A local strong count on a node, removed when dropped. The owner keeps the object meanwhile.
 pub(crate) struct StrongNode(NodeArc);
 
-/// A local count on a node, strong or weak, given back when dropped.
+/// A local count on a node, strong or weak, removed when dropped.
 pub(crate) struct LocalNode {
     node: NodeArc,
     strong: bool,
@@ -214,8 +214,8 @@ impl Node {
         self.inner.access(owner).oneway.iter()
     }
 
-    /// A one-way call to the node is sent. One-way calls to a node are handed out one at a time, so the call may have to
-    /// wait. With `update`, it may take the place of an earlier one.
+    /// A one-way call to the node is sent. One-way calls to a node are handed out one at a time, so the call may have
+    /// to wait. With `update`, it may take the place of an earlier one.
     pub(crate) fn send_oneway(
         &self,
         owner: &mut ProcessInner,
@@ -253,8 +253,8 @@ impl Node {
     }
 }
 
-/// Tells the owner, through its common work, that what it knows of `node` is no longer so. A node that nobody refers to
-/// and that the owner was never told of just goes.
+/// Queues `node` on its owner's todo list, to tell the owner what has changed. A node without references that the owner
+/// was never told about is forgotten instead.
 fn notify_owner(node: &NodeArc, inner: &mut ProcessInner) {
     if inner.is_dead() {
         return;
@@ -267,13 +267,13 @@ fn notify_owner(node: &NodeArc, inner: &mut ProcessInner) {
             node.owner.push(inner, work);
         }
     } else if unused {
-        // It may still be queued, if its owner has not read since it was sent.
+        // It may still be queued, if the owner has not read since the node was sent.
         unqueue(node, inner);
         forget(node, inner);
     }
 }
 
-/// Takes `node` off the work list that it stands on, if it does.
+/// Takes `node` off the todo list that it stands on, if any.
 fn unqueue(node: &NodeArc, inner: &mut ProcessInner) {
     if node.to_queue().is_some() {
         return;
@@ -282,7 +282,7 @@ fn unqueue(node: &NodeArc, inner: &mut ProcessInner) {
     match node.state(inner).queued_for {
         None => drop(inner.todo_mut().remove(node)),
         Some(id) => {
-            // A thread stays in the table until all of its work is done or given up.
+            // A thread stays in the table until its todo list is empty.
             if let Some(thread) = inner.threads().get(&id).cloned() {
                 drop(thread.unqueue(inner, node));
             }
@@ -304,10 +304,10 @@ fn forget(node: &NodeArc, inner: &mut ProcessInner) {
     }
 }
 
-/// Makes sure that `thread`, which is just sending `node`, hears what it owes before it hears that it has sent: the
-/// object may go in user space as soon as it was sent.
+/// Queues `node` for `thread`, which is sending it, so that the thread reads `BR_INCREFS` and `BR_ACQUIRE` before
+/// `BR_TRANSACTION_COMPLETE`. User space may free the object right after that.
 fn tell_sender(node: &NodeArc, inner: &mut ProcessInner, thread: &Thread) {
-    // It may wait elsewhere, where it may be read too late.
+    // On another list it may be read too late.
     unqueue(node, inner);
     if let Some(work) = node.to_queue() {
         node.state(inner).queued_for = Some(thread.id());
@@ -316,9 +316,9 @@ fn tell_sender(node: &NodeArc, inner: &mut ProcessInner, thread: &Thread) {
 }
 
 impl Process {
-    /// The node `ptr` of this process, made if there is none.
+    /// Returns the node `ptr` of this process, created if there is none.
     ///
-    /// Nothing holds it: another thread can give up the last reference to it, with which it is forgotten.
+    /// No count holds the node: another thread can remove the last reference, and the node is forgotten then.
     ///
     /// # Errors
     ///
@@ -368,7 +368,7 @@ impl Process {
             return Err(failed(ESRCH, "process is dead"));
         }
         if let Some(other) = inner.nodes().0.get(&ptr) {
-            // Another thread was faster.
+            // Another thread has added it meanwhile.
             let other = other.clone();
             drop(inner);
             return checked(other);
@@ -380,7 +380,7 @@ impl Process {
         Ok(node)
     }
 
-    /// Drops `node` from the table if nobody refers to it; for when making a handle for a new one failed.
+    /// Forgets `node` if it has no references. To be called if the first reference could not be added.
     pub(crate) fn forget_if_unused(&self, node: &NodeArc) {
         let mut inner = self.lock();
         if !inner.is_dead() && node.state(&mut inner).counts.is_unused() {
@@ -389,13 +389,13 @@ impl Process {
     }
 }
 
-/// Lets a new handle on `node`, or a handle's first count of one kind, be counted at the node.
+/// Counts a `new` reference on `node`, or the first count of one kind of a reference.
 ///
-/// `sender` is the owner's thread that is just sending the node, if it is.
+/// `sender` is the thread that is sending the node, if it is one of the owner.
 ///
 /// # Errors
 ///
-/// - `EINVAL` if the owner does not know of the node, and nobody is there to tell it in time.
+/// - `EINVAL` if the owner does not know of the node and cannot be told in time.
 /// - `ENOENT` if the node was forgotten since `sender` looked it up.
 pub(crate) fn count_ref(
     node: &NodeArc,
@@ -407,7 +407,7 @@ pub(crate) fn count_ref(
     let queued = node.to_queue().is_none();
     let state = node.state(&mut inner);
     if state.forgotten {
-        // A handle on it would be one on a node that its owner does not find.
+        // The owner would not find the node by its `ptr`.
         return Err(failed(ENOENT, "node was forgotten"));
     }
     let counts = &mut state.counts;
@@ -421,7 +421,7 @@ pub(crate) fn count_ref(
         counts.add_strong_ref();
     }
     if let Some(thread) = sender {
-        // What is queued and not about a strong reference may stay where it is.
+        // A node that is queued may stay where it is unless a strong reference is to be told.
         let owes = if strong {
             counts.needs_acquire()
         } else {
@@ -434,7 +434,7 @@ pub(crate) fn count_ref(
     Ok(())
 }
 
-/// A handle on `node` has lost its last strong count, if `strong`, and is gone, if `gone`.
+/// A reference on `node` has lost its last strong count, if `strong`, and is gone, if `gone`.
 pub(crate) fn uncount_ref(node: &NodeArc, strong: bool, gone: bool) {
     let mut inner = node.owner.lock();
     let counts = &mut node.state(&mut inner).counts;
@@ -445,7 +445,8 @@ pub(crate) fn uncount_ref(node: &NodeArc, strong: bool, gone: bool) {
     }
 }
 
-/// Whether the owner of `node`, to which the node is sent back weakly, knows of the node or is about to.
+/// Whether the owner of `node` knows of the node or is about to be told. The node is sent back to it by a weak
+/// reference.
 pub(crate) fn owner_knows(node: &NodeArc) -> bool {
     let mut inner = node.owner.lock();
     let queued = node.to_queue().is_none();
@@ -455,8 +456,7 @@ pub(crate) fn owner_knows(node: &NodeArc) -> bool {
 impl LocalNode {
     /// Counts a local reference on `node`.
     ///
-    /// The evidence that the node is held at this moment is `_held`: the guard of the lock that keeps what holds it,
-    /// which is a handle.
+    /// `_held` is the evidence that the node has a count now: the guard of the lock under which the reference stays.
     pub(crate) fn new<G>(node: &NodeArc, strong: bool, _held: &G) -> Self {
         let mut inner = node.owner.lock();
         node.state(&mut inner).counts.add_local(strong);
@@ -486,7 +486,7 @@ impl Drop for LocalNode {
     }
 }
 
-/// Gives a local reference back.
+/// Removes a local count.
 pub(crate) fn uncount_local(node: &NodeArc, strong: bool) {
     let mut inner = node.owner.lock();
     if node.state(&mut inner).counts.remove_local(strong) {
@@ -497,8 +497,8 @@ pub(crate) fn uncount_local(node: &NodeArc, strong: bool) {
 impl StrongNode {
     /// Holds on to `node`.
     ///
-    /// The evidence that the node is held strongly at this moment is `_held`: the guard of the lock that keeps what
-    /// holds it, which is a handle or the context.
+    /// `_held` is the evidence that the node has a strong count now: the guard of the lock under which the reference,
+    /// or the context manager, stays.
     ///
     /// # Errors
     ///
@@ -520,7 +520,7 @@ impl StrongNode {
         &self.0
     }
 
-    /// Ends the one-way call that was with a thread: the next one, if there is one, is due.
+    /// The buffer of a one-way call was freed: queues the next one, if any.
     pub(crate) fn end_oneway(&self) {
         let node = &self.0;
         let mut inner = node.owner.lock();

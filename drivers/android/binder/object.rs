@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Objects in a buffer: what is one process's node, file or pointer is another's.
+//! Objects in a buffer, translated from the sender's names to the receiver's.
 //!
-//! An object is read from the sender once, translated, and written to the buffer; neither the sender's memory nor the
-//! buffer, which others may see, is ever looked at again. What the receiver gets to keep alive by it is remembered
-//! beside the buffer, not in it, and so is what later objects need to know of it.
+//! An object is read from the sender once, translated, and written to the buffer. Neither the sender's memory nor the
+//! buffer, which the receiver can see, is read again. The references that the receiver gets are recorded beside the
+//! buffer, and so is what later objects depend on.
 //!
 //! # Pointers
 //!
-//! A `BINDER_TYPE_PTR` object names a buffer of the sender's, which is copied behind the offsets; the receiver finds its
-//! address there in the object. With a parent it also finds it in the parent's buffer, at the parent offset. Fix-ups
-//! come in ascending order, depth first: the only buffers that may still be written to are the last one that was, its
-//! parent, that one's parent, and so on, each behind the place of the last fix-up in it.
+//! A `BINDER_TYPE_PTR` object names a buffer of the sender's, which is copied behind the offsets; the receiver finds
+//! its address there in the object. With a parent it also finds it in the parent's buffer, at the parent offset.
+//! Fix-ups come in ascending order, depth first: the only buffers that may still be written to are the last one that
+//! was, its parent, that one's parent, and so on, each behind the place of the last fix-up in it.
 //!
-//! So a buffer is copied in pieces, around what is written to it: the receiver, which may be able to read the page
-//! already, never finds a pointer of the sender's there, nor the number of a descriptor. What goes wrong with that is
-//! the transaction's failure only if nothing else is, as in the C driver, which copies the buffers last.
+//! So a buffer is copied in pieces, around what is written to it. The receiver, which may be able to read the page
+//! already, never sees a pointer or a descriptor number of the sender there. An error of these copies fails the
+//! transaction only if no other error does, as in the C driver, which copies the buffers last.
 
 use kernel::{
     page::PAGE_SIZE,
@@ -84,8 +84,8 @@ use self::fixups::{
     OBJECT_ALIGN, //
 };
 
-/// Checks what can be checked before anything is done about the objects, with the C driver's errors: it copies all
-/// offsets first.
+/// Checks the offsets before any object is translated. The C driver copies all offsets first, and so returns these
+/// errors first.
 ///
 /// # Errors
 ///
@@ -94,11 +94,11 @@ pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), 
     const UNREADABLE: &str = "offsets cannot be read";
 
     let aligned = extra_size % 8 == 0;
-    // A single one is read before anything else is done.
+    // A single offset is read before anything else happens.
     if aligned && offsets.len() == size_of::<u64>() {
         return Ok(());
     }
-    // A byte of each page, and the last.
+    // One byte of each page, and the last.
     let mut rest = offsets.clone_reader();
     while !rest.is_empty() {
         let _: u8 = rest.read().map_err(|e| failed(e, UNREADABLE))?;
@@ -118,9 +118,9 @@ pub(crate) fn check(offsets: &UserSliceReader, extra_size: usize) -> Result<(), 
 pub(crate) struct Filler<'a> {
     thread: &'a Arc<Thread>,
     buffer: &'a mut Buffer,
-    /// The receiver takes files.
+    /// The receiver accepts file descriptors.
     accepts_fds: bool,
-    /// Where in the buffer those go that objects point to.
+    /// The area for the buffers that objects point to.
     room: Room,
     fixups: Fixups,
     /// Why the buffers that objects point to could not be copied.
@@ -150,14 +150,14 @@ impl<'a> Filler<'a> {
     ///
     /// # Errors
     ///
-    /// What was done by then is given back with the buffer.
+    /// What was done until then is undone when the buffer is dropped.
     pub(crate) fn fill(
         &mut self,
         data: UserPtr,
         data_size: usize,
         mut offsets: UserSliceReader,
     ) -> Result<(), BinderError> {
-        // Up to where the data is in the buffer.
+        // The end of the data that is in the buffer.
         let mut done = 0;
         let mut object = 0;
         while !offsets.is_empty() {
@@ -202,8 +202,8 @@ impl<'a> Filler<'a> {
         Ok(())
     }
 
-    /// Copies what stands before the `len` bytes at `offset` in the buffer of `parent`, at `place` in the transaction's,
-    /// in which something else is written; returns whether that is still to be done.
+    /// Copies what stands before the `len` bytes at `offset` in the buffer of `parent`, at `place` in the
+    /// transaction's, in which something else is written; returns whether that is still to be done.
     fn copy_before(
         &mut self,
         parent: usize,
@@ -228,15 +228,15 @@ impl<'a> Filler<'a> {
             .map_err(|e| failed(e, "buffer cannot be written"))
     }
 
-    /// Takes over the object that comes next in `data` and returns its size.
+    /// Translates the object at the start of `data` and returns its size.
     fn object(
         &mut self,
         object: usize,
         offset: usize,
         mut data: UserSliceReader,
     ) -> Result<usize, BinderError> {
-        // The kind is read before the rest tells how much there is to read. It is read again with that, and may be
-        // another by then: that one is not looked at.
+        // The type is read first, because the size of the object depends on it. It is read a second time with the rest,
+        // and may differ then; the second value is not used.
         fn whole<T: FromBytes>(data: &mut UserSliceReader) -> Result<T, BinderError> {
             if data.len() < size_of::<T>() {
                 return invalid("object beyond the data");
@@ -267,7 +267,7 @@ impl<'a> Filler<'a> {
             }
             BINDER_TYPE_FD => {
                 let flat: FlatObject = whole(&mut data)?;
-                // The number is at the place of a handle.
+                // The descriptor is where a flat object has its handle.
                 self.file(
                     flat.handle(),
                     offset.wrapping_add(core::mem::offset_of!(FlatObject, binder)),
@@ -298,7 +298,7 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// What the receiver sees in place of a node or handle.
+    /// Translates a node or handle.
     fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, BinderError> {
         let sender = self.thread.process();
         let receiver = self.buffer.process.clone();
@@ -321,7 +321,7 @@ impl<'a> Filler<'a> {
             }
         } else {
             let strong = object.kind == BINDER_TYPE_HANDLE;
-            // Held from now on: what another thread does with the handle meanwhile changes nothing.
+            // The node is held from now on, whatever another thread does with the handle.
             let local = sender.local_node(object.handle(), strong)?;
             may_transfer(sender, &receiver)?;
             if Arc::ptr_eq(local.node().owner(), &receiver) {
@@ -332,7 +332,7 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// The receiver gets a handle for somebody else's node.
+    /// Gives the receiver a reference to a node that it does not own.
     fn give_handle(
         &mut self,
         node: &NodeArc,
@@ -352,7 +352,7 @@ impl<'a> Filler<'a> {
         Ok(FlatObject::with_handle(kind, object.flags, handle))
     }
 
-    /// The receiver gets its own node back.
+    /// Gives the receiver its own node.
     fn give_node(
         &mut self,
         local: LocalNode,
@@ -378,7 +378,7 @@ impl<'a> Filler<'a> {
         Ok(translated)
     }
 
-    /// The receiver is to find a descriptor for the sender's file `number` at `at` in the buffer.
+    /// Adds the sender's file `number`. The receiver's descriptor will be written at `at` in the buffer.
     fn file(&mut self, number: u32, at: usize, in_array: bool) -> Result<(), BinderError> {
         if !self.accepts_fds {
             return Err(failed(EPERM, "receiver takes no file descriptors"));
@@ -392,7 +392,7 @@ impl<'a> Filler<'a> {
             .map_err(|e| failed(e, "out of memory"))
     }
 
-    /// Finds room for the buffer that the object at `offset` points to, and tells its parent where it is.
+    /// Reserves room for the buffer that the object at `offset` points to, and writes its address into the parent.
     fn pointer(
         &mut self,
         object: usize,
@@ -430,7 +430,7 @@ impl<'a> Filler<'a> {
         })
     }
 
-    /// Takes over the files whose descriptors stand in a buffer that came before.
+    /// Adds the files whose descriptors are in the buffer of an earlier object.
     fn fd_array(&mut self, array: &FdArrayObject) -> Result<(), BinderError> {
         let parent = number(array.parent, "parent is no buffer that came before")?;
         let offset = number(array.parent_offset, "fix-up beyond its parent")?;
@@ -463,7 +463,7 @@ fn copy_piece(buffer: &Buffer, piece: Piece) -> Result<(), BinderError> {
     let source = UserPtr::from_addr(piece.source as usize);
     buffer
         .copy_from_user(piece.at, source, piece.length)
-        // With the C driver's error, which is another one than that for the data.
+        // The C driver has another error here than for the data.
         .map_err(|_| failed(EINVAL, "buffer cannot be read"))
 }
 

@@ -3,9 +3,10 @@
 
 //! The one-way transactions that wait behind the one that a node's owner works on.
 //!
-//! They are handed out in the order in which they came. One with `TF_UPDATE_TXN` that comes while the owner is frozen
-//! takes the place of the first one like it: for that they stand in a table of their own, by what makes them alike.
-//! How they stand to those outside the table is told by how many of those came before each.
+//! They are handed out in the order in which they were sent. One with `TF_UPDATE_TXN` that is sent while the owner is
+//! frozen replaces the first waiting one with the same code, flags and sender. Those with the flag are in a tree of
+//! their own, by code, flags and sender. Each records how many without the flag were sent before it, which gives the
+//! order of all.
 
 use kernel::{
     prelude::*,
@@ -26,7 +27,7 @@ use crate::{
     transaction::Transaction, //
 };
 
-/// What makes one update like another: code, flags and sender.
+/// What an update and the one that it replaces have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct UpdateKind {
     pub(crate) code: u32,
@@ -34,16 +35,16 @@ pub(crate) struct UpdateKind {
     pub(crate) sender_pid: i32,
 }
 
-/// Where an update stands in the queue.
+/// The position of an update in the queue.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Position {
-    /// How many transactions that are no updates were queued before it.
+    /// The number of other transactions that were queued before it.
     behind: u64,
-    /// How many updates were queued before it.
+    /// The number of updates that were queued before it.
     number: u64,
 }
 
-/// The memory that an update takes in the queue.
+/// The memory for an update in the queue.
 pub(crate) struct UpdateSlots<T = Transaction> {
     order: RBTreeNodeReservation<Position, (UpdateKind, WorkItemArc<T>)>,
     kind: RBTreeNodeReservation<(UpdateKind, Position), ()>,
@@ -70,7 +71,7 @@ impl<T> UpdateSlots<T> {
 /// `updates` and `kinds` have the same entries.
 pub(crate) struct OnewayQueue<T = Transaction> {
     plain: TodoList,
-    /// How many were ever put into `plain`, and taken from it.
+    /// How many were put into `plain` and taken from it in all.
     plain_in: u64,
     plain_out: u64,
     updates: RBTree<Position, (UpdateKind, WorkItemArc<T>)>,
@@ -109,7 +110,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
             number: self.updates_in,
         };
         self.updates_in = self.updates_in.wrapping_add(1);
-        // INVARIANT: Both have it.
+        // INVARIANT: It is added to both.
         self.updates
             .insert(slots.order.into_node(position, (kind, work)));
         self.kinds
@@ -132,7 +133,7 @@ impl<T: Work + 'static> OnewayQueue<T> {
 
     fn take_at(&mut self, position: Position) -> Option<WorkItemArc<T>> {
         let (kind, work) = self.updates.remove(&position)?;
-        // INVARIANT: Neither has it.
+        // INVARIANT: It is removed from both.
         self.kinds.remove(&(kind, position));
         Some(work)
     }

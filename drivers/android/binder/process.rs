@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![deny(unsafe_code)]
 
-//! One open binder file: its threads, its calls into the driver, its end.
+//! Processes: each open binder file is one.
 
 use kernel::{
     cred::Credential,
@@ -136,7 +136,7 @@ pub(crate) struct ProcessInner {
     polled: bool,
     /// Threads with `LOOPER_POLL`.
     polling_threads: u32,
-    /// Those of them that may take any work.
+    /// The threads of these that may take any work.
     free_polling_threads: u32,
 }
 
@@ -268,7 +268,7 @@ impl Process {
         core::ptr::eq(current!().group_leader().as_ptr(), self.task.as_ptr())
     }
 
-    /// The current thread, made known if it is new.
+    /// Returns the current thread, added to the table if it is new.
     ///
     /// # Errors
     ///
@@ -280,7 +280,7 @@ impl Process {
         }
         let thread = Thread::new(id, self)?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?;
-        // Only the thread itself makes itself known, so it still is not.
+        // A thread is added by itself only, so no other has added it meanwhile.
         let mut inner = self.lock();
         inner
             .threads
@@ -292,8 +292,9 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for one that there is not, `EFAULT` for an argument that cannot be read or written, and what the
-    /// single ones say.
+    /// - `EINVAL` for an unknown one.
+    /// - `EFAULT` for an argument that cannot be read or written.
+    /// - Those of the single ioctls.
     pub(crate) fn ioctl(self: &Arc<Self>, command: u32, argument: usize, nonblock: bool) -> Result {
         let thread = self.current_thread()?;
         let result = self.ioctl_of(&thread, command, argument, nonblock);
@@ -320,7 +321,7 @@ impl Process {
         nonblock: bool,
     ) -> Result {
         let user = |size| UserSlice::new(UserPtr::from_addr(argument), size);
-        // The C driver says so for an argument it cannot read or write, but in `BINDER_WRITE_READ`.
+        // The C driver returns this for an argument that it cannot read or write, except for `BINDER_WRITE_READ`.
         let invalid = |_| EINVAL;
         match command {
             BINDER_WRITE_READ => {
@@ -425,8 +426,8 @@ impl Process {
         })
     }
 
-    /// The open files that the current thread means when it says `pid` in `BINDER_FREEZE`: those that the process of
-    /// this pid, in the caller's pid namespace, has opened of devices of the caller's instance.
+    /// Returns the open files that `pid` stands for in `BINDER_FREEZE`: those that the process with this pid in the
+    /// caller's pid namespace has opened of devices of the caller's instance.
     ///
     /// # Errors
     ///
@@ -434,7 +435,7 @@ impl Process {
     /// - `EPERM` if the caller has no right to them, as [`Process::may_freeze`] has it.
     /// - `ENOMEM`.
     fn named(&self, pid: u32) -> Result<KVVec<Arc<Process>>> {
-        // 0 is what a task has in a namespace that it is not in, and after it has exited.
+        // A task has the pid 0 in a namespace that it is not in, and after it has exited.
         let pid = i32::try_from(pid)
             .ok()
             .filter(|&pid| pid > 0)
@@ -459,12 +460,12 @@ impl Process {
     /// devices of this one's instance.
     ///
     /// The user that opened all of them may, the user of the context manager, and administrators of the instance. The
-    /// user is the current thread's and not that of this file's opener: a process that has given up its rights since
-    /// has given up this one.
+    /// user is that of the current thread, not that of the file's opener: a process that has dropped its rights has
+    /// dropped this one.
     ///
-    /// Any user can become the manager of a device that has none. So the managers that count are those of devices that
-    /// the process has open, whichever is asked on; and if one of them is another user's, the process is out of reach,
-    /// unless the file is the caller's own. A device that never had a manager gives no right and is no obstacle, since
+    /// Any user can become the manager of a device that has none. So the managers of all devices that the process has
+    /// open count, on whichever the ioctl is made. If one of them is of another user, the process is out of reach
+    /// unless the file is the caller's own. A device that never had a manager gives no right and takes none away, since
     /// calls on it reach no process.
     fn may_freeze(&self, named: &[Arc<Process>]) -> bool {
         let user = Kuid::current_euid();
@@ -478,7 +479,7 @@ impl Process {
             manages |= manager == Some(user);
             foreign |= !own && manager.is_some_and(|manager| manager != user);
         }
-        // What marks the thread, or is logged, comes last.
+        // The check for a capability comes last: it marks the thread, and its failure may be logged.
         owns || (manages && !foreign) || self.context.instance().current_is_admin()
     }
 
@@ -552,17 +553,17 @@ impl Process {
         }
     }
 
-    /// The file is gone: no thread is in the driver for it any more, and none will be. Nothing reaches the process from
-    /// now on. [`release`](Self::release) follows.
+    /// The file is released: no thread uses it any more. No work reaches the process from now on.
+    /// [`release`](Self::release) follows.
     pub(crate) fn close(self: &Arc<Self>) {
         self.context.unset_manager(self);
-        // What buffers refer to need not be given back one by one: all of it goes with the handles.
+        // References that buffers hold are not removed one by one: all go with the table.
         self.seal_refs();
         self.lock().dead = true;
     }
 
-    /// The second part of the end: what others expect of this process is answered, and everything it holds is given
-    /// back. Takes time in proportion to that.
+    /// The second part of the end: fails what other processes wait for, and releases all that the process holds. Takes
+    /// time in proportion to that.
     pub(crate) fn release(self: &Arc<Self>) {
         let mut inner = self.lock();
         let threads = core::mem::take(&mut inner.threads);
@@ -672,8 +673,8 @@ impl ProcessInner {
         true
     }
 
-    /// Decides whether to ask for another thread: one is wanted if none waits, none was asked for, and the process allows
-    /// more. To be called for a looper that stops waiting.
+    /// Decides whether to ask for another thread: one is wanted if none waits, none was asked for, and the process
+    /// allows more. To be called for a looper that stops waiting.
     #[inline]
     pub(crate) fn request_thread(&mut self) -> bool {
         let ask = self.requested_threads == 0
@@ -717,20 +718,20 @@ impl ProcessInner {
     pub(crate) fn remove_waiting_thread(&mut self, thread: &Thread) {
         // This shows that the thread is of the process that `self` is of.
         thread.todo(self);
-        // SAFETY: A thread is put on one list of this number only, the `waiting_threads` of its own process, which is this one as
-        // was just shown.
+        // SAFETY: A thread is put on one list of this number only, the `waiting_threads` of its own process. That is
+        // this one, as was just shown.
         unsafe { self.waiting_threads.remove(thread) };
     }
 }
 
 impl Process {
-    /// Queues work that any thread may do, and wakes one for it.
+    /// Queues work that any thread may take, and wakes one.
     pub(crate) fn push<T: Work + 'static>(&self, inner: &mut ProcessInner, work: WorkItemArc<T>) {
         inner.todo.push_back(work);
         self.wake_one(inner);
     }
 
-    /// Queues work for an idle thread if there is one, for any thread if not.
+    /// Queues work for a waiting thread if there is one, for any thread if not.
     pub(crate) fn push_to_waiting<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
@@ -745,13 +746,13 @@ impl Process {
         }
     }
 
-    /// Queues work of any kind that was queued before, for an idle thread or for any.
+    /// As [`Self::push`], for work of any type.
     pub(crate) fn push_again(&self, inner: &mut ProcessInner, work: WorkItemArc<dyn Work>) {
         inner.todo.push_back_any(work);
         self.wake_one(inner);
     }
 
-    /// Wakes an idle thread, if there is one, to look at the common work.
+    /// Wakes a waiting thread, if there is one, to take work of the process.
     pub(crate) fn wake_one(&self, inner: &mut ProcessInner) {
         if let Some(thread) = inner.waiting_threads.pop_front() {
             thread.wake(inner, false);
@@ -760,8 +761,8 @@ impl Process {
         }
     }
 
-    /// No thread sleeps that could take the work; some may poll. As long as all of those have other things to do they
-    /// are left alone, as the C driver does. Where those that polled are gone, somebody may still watch the file.
+    /// No waiting thread can take the work; some may poll. Pollers are woken unless all of them have other work, as
+    /// with the C driver. If the threads that polled have exited, another process may still watch the file.
     fn poll_if_polled(&self, inner: &ProcessInner) {
         if inner.polled && (inner.polling_threads == 0 || inner.free_polling_threads != 0) {
             self.poll.wake();
@@ -769,9 +770,8 @@ impl Process {
     }
 }
 
-/// Counts a thread, or no longer, where something has become true of it, or is no longer true.
-///
-/// A thread is taken off only where it was counted.
+/// Updates a count of threads with one that had a property `before` and has it `now`. The count does not wrap: a thread
+/// is subtracted only after it was added.
 #[inline]
 pub(crate) fn recount(threads: &mut u32, before: bool, now: bool) {
     *threads = threads

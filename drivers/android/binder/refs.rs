@@ -3,8 +3,8 @@
 
 //! References: what one process holds of the nodes of others, and the handles by which it names them.
 //!
-//! A handle is a small number. A process gets the lowest free one when it first receives a reference to a node. 0 is kept
-//! for the context manager's node. A reference lives as long as it has a strong or a weak count.
+//! A handle is a small number. A process gets the lowest free one when it first receives a reference to a node. 0 is
+//! kept for the context manager's node. A reference lives as long as it has a strong or a weak count.
 //!
 //! A real-time thread's call takes the lock of the table, so it is a spinlock: what a new reference needs is allocated
 //! before, and nothing under it takes longer with more references, except for searches in trees.
@@ -86,7 +86,7 @@ pub(crate) struct RefTable {
     closed: bool,
     /// By handle.
     entries: RBTree<u32, Ref>,
-    /// RefTable by the address of the node.
+    /// Handles by the address of the node.
     by_node: RBTree<usize, u32>,
 }
 
@@ -125,7 +125,7 @@ impl RefTable {
         self.entries.get_mut(&handle)
     }
 
-    /// Counts one reference more on the handle for `node`, if there is one.
+    /// Adds a count to the reference to `node`, if there is one. Returns its handle.
     fn add_to_existing(
         &mut self,
         node: &NodeArc,
@@ -141,7 +141,7 @@ impl RefTable {
     }
 }
 
-/// A number that was taken and is given back when dropped, unless it was used.
+/// A handle that was allocated, freed when dropped unless it was used.
 struct Taken<'a> {
     numbers: &'a Ida,
     number: u32,
@@ -161,7 +161,7 @@ fn key(node: &NodeArc) -> usize {
 }
 
 impl Process {
-    /// Counts one reference more on `node` in this process's name, and returns the handle.
+    /// Adds a count to this process's reference to `node`, created if there is none. Returns the handle.
     ///
     /// `sender` is as in [`count_ref`].
     ///
@@ -179,8 +179,8 @@ impl Process {
         if let Some(result) = self.refs().lock().add_to_existing(node, strong, sender) {
             return result;
         }
-        // What the new handle needs is there before the lock is taken, and what it turns out not to need goes after the
-        // lock is dropped: these live longer than the guard.
+        // What a new reference needs is allocated before the lock is taken. What is not used is freed after the lock is
+        // dropped: these values live longer than the guard.
         let no_memory = |e| failed(e, "out of memory");
         let entry = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
         let index = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;
@@ -197,7 +197,7 @@ impl Process {
         }
         count_ref(node, true, strong, sender)?;
         taken.used = true;
-        // INVARIANT: One count is 1, and the node has counted the handle.
+        // INVARIANT: One count is 1, and the node has counted the reference.
         handles.entries.insert(entry.into_node(
             number,
             Ref {
@@ -214,11 +214,11 @@ impl Process {
         Ok(number)
     }
 
-    /// Counts one reference more on a handle.
+    /// `BC_INCREFS`, `BC_ACQUIRE`: adds a count to a reference.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if there is no such handle, or a strong one is asked of one that is held only weakly, or as in
+    /// `EINVAL` if there is no such handle, for a strong count on a reference that has weak ones only, or as in
     /// [`count_ref`].
     pub(crate) fn inc_ref(&self, number: u32, strong: bool) -> Result<(), BinderError> {
         let mut handles = self.refs().lock();
@@ -231,7 +231,7 @@ impl Process {
         handle.add(strong, None)
     }
 
-    /// Counts one reference less on a handle, which goes with its last.
+    /// `BC_DECREFS`, `BC_RELEASE`: removes a count from a reference. The reference goes with its last count.
     ///
     /// # Errors
     ///
@@ -240,7 +240,7 @@ impl Process {
         let mut guard = self.refs().lock();
         let handles = &mut *guard;
         if handles.closed {
-            // All handles go at once, by `close_refs`.
+            // All references go at once, in `close_refs`.
             return Ok(());
         }
         let handle = handles
@@ -272,14 +272,14 @@ impl Process {
         if let (Some(handle), _) = removed {
             let (_, handle) = handle.to_key_value();
             handle.cancel_notifications();
-            // Only now: as long as the node counts the handle, nothing else has its number.
+            // After the notifications: as long as the node counts the reference, its handle stays taken.
             self.refs().handles.free(number);
         }
         uncount_ref(&node, last_strong, gone);
         Ok(())
     }
 
-    /// The node behind a handle, held strongly; for calling it.
+    /// Returns the node that a handle stands for, held strongly, for a call to it.
     ///
     /// # Errors
     ///
@@ -297,8 +297,8 @@ impl Process {
         StrongNode::new(handle.node.clone(), &handles)
     }
 
-    /// The node behind a handle that has a count of the kind asked for (any will do for a weak one), held by such a
-    /// count of its own.
+    /// Returns the node that a handle stands for, with a local count of the kind asked for. The reference must have a
+    /// count of that kind; for a weak one, either will do.
     ///
     /// # Errors
     ///
@@ -315,8 +315,8 @@ impl Process {
         Ok(LocalNode::new(&handle.node, strong, &handles))
     }
 
-    /// What the node behind a handle with a strong count has: strong references in all, and the weak ones that are
-    /// the driver's own.
+    /// For `BINDER_GET_NODE_INFO_FOR_REF`: [`Counts::totals`](crate::counts::Counts::totals) of the node that a handle
+    /// stands for. The reference must have a strong count.
     ///
     /// # Errors
     ///
@@ -335,12 +335,12 @@ impl Process {
         Ok(node.counts(&inner).totals())
     }
 
-    /// No handle changes from now on; what still refers to one need not be given back.
+    /// No reference changes from now on. Counts that buffers hold need not be removed.
     pub(crate) fn seal_refs(&self) {
         self.refs().lock().closed = true;
     }
 
-    /// Gives up all handles, which are not changed any more.
+    /// Removes all references. The table was sealed before.
     pub(crate) fn close_refs(&self) {
         let mut handles = self.refs().lock();
         let entries = core::mem::take(&mut handles.entries);
@@ -410,7 +410,7 @@ impl Ref {
             .checked_add(1)
             .ok_or_else(|| failed(EOVERFLOW, "too many references"))?;
         if *count == 0 {
-            // A weak count of a handle that is there needs no counting at the node, but the same conditions hold.
+            // The node does not count a further weak count, but the same conditions hold.
             count_ref(&self.node, false, strong, sender)?;
         }
         *count = more;

@@ -222,7 +222,7 @@ impl SendContext<'_> {
             }
             _ => None,
         };
-        // Before anything is said about sizes, as the C driver does.
+        // Before the checks of sizes, as with the C driver.
         if !self.target.pages.is_mapped() {
             return Err(dead("receiver has no mapping"));
         }
@@ -345,7 +345,7 @@ impl SendContext<'_> {
     }
 }
 
-/// Remembers what a thread's transaction came to.
+/// Sets what `BINDER_GET_EXTENDED_ERROR` returns for `thread`.
 fn set_extended_error(
     thread: &Thread,
     inner: &mut ProcessInner,
@@ -387,7 +387,7 @@ pub(crate) fn reply(thread: &Arc<Thread>, sent: &SentData) {
     let Err((failure, call)) = result else { return };
     let id = entry.id;
     report(thread, sent, &failure, "reply");
-    // Where there is a caller, it is the caller's failure.
+    // If there is a caller, it is the caller that the failure is told to.
     let own = if call.is_some() { None } else { Some(&failure) };
     let mut inner = thread.process().lock();
     set_extended_error(thread, &mut inner, id, own);
@@ -532,12 +532,12 @@ fn call_oneway(
     Ok(())
 }
 
-/// Where a synchronous call comes from.
+/// The place of a synchronous call among the calls that its sender is part of.
 struct Place {
     level: Level,
     /// The top of the thread's stack.
     parent: Option<TransactionArc>,
-    /// The thread in the target that waits for this very call to come back, if there is one.
+    /// The thread of the target that waits for the sender, if there is one. It gets the call.
     waiting: Option<Arc<Thread>>,
 }
 
@@ -698,8 +698,8 @@ fn reply_to(
         .ok_or(tell(failed(EINVAL, "queued")))?;
     entry.traced(send.sent);
 
-    // The sender's side first. The caller goes on after its side, and may answer what this thread waits for further down
-    // its stack. The thread reads BR_TRANSACTION_COMPLETE before that.
+    // The sender's side first. The caller goes on after its side, and may answer what this thread waits for further
+    // down its stack. The thread reads BR_TRANSACTION_COMPLETE before that.
     let mut inner = thread.process().lock();
     set_extended_error(thread, &mut inner, send.debug_id, None);
     thread.push_own(&mut inner, complete);

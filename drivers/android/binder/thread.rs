@@ -63,7 +63,7 @@ pub(crate) struct Thread {
     /// Its id in the initial namespace.
     id: i32,
     process: Arc<Process>,
-    /// The thread exited: a hint without the lock, which never turns back.
+    /// The thread exited. A hint that is read without the lock and never cleared.
     exited: AtomicFlag,
     /// The next read returns at once: the thread is new, or a `flush` wants it out.
     need_return: AtomicFlag,
@@ -73,11 +73,11 @@ pub(crate) struct Thread {
     /// The thread sleeps here. Guarded by the lock of the process.
     #[pin]
     wait_entry: ThreadWait<ProcessInner>,
-    /// `BR_TRANSACTION_COMPLETE` and its like, for when no other is queued.
+    /// `BR_TRANSACTION_COMPLETE` or the like, used unless it is queued already.
     tcomplete: Arc<WorkItem<Code>>,
-    /// What a command of this thread came to.
+    /// The return code of a failed command.
     return_error: Arc<WorkItem<Code>>,
-    /// What became of a call this thread waits for.
+    /// The return code of a failed call that this thread waits for.
     reply_error: Arc<WorkItem<Code>>,
     inner: LockedBy<ThreadInner, ProcessInner>,
     #[pin]
@@ -96,7 +96,7 @@ impl_list_item! {
 }
 
 impl Thread {
-    /// A thread that has done nothing yet.
+    /// Makes a thread that has done nothing yet.
     pub(crate) fn new(id: i32, process: &Arc<Process>) -> Result<Arc<Self>> {
         let tcomplete = WorkItem::new(Code::new(CodeKind::Complete))?;
         let return_error = WorkItem::new(Code::new(CodeKind::ReturnError))?;
@@ -201,7 +201,7 @@ impl Thread {
         self.state(&mut inner).looper |= LOOPER_EXITED;
     }
 
-    /// Whether the thread has told that it is a looper.
+    /// Whether the thread said that it is a looper.
     pub(crate) fn is_looper(&self, inner: &mut ProcessInner) -> bool {
         self.state(inner).looper & (LOOPER_REGISTERED | LOOPER_ENTERED) != 0
     }
@@ -235,7 +235,7 @@ impl Thread {
     /// A descriptor of the file was closed: if the thread sleeps, it returns to user space.
     pub(crate) fn flush(&self, inner: &mut ProcessInner) {
         self.set_need_return();
-        // What polls the file is not woken: there is nothing to read.
+        // Pollers are not woken: there is nothing to read.
         self.wait_entry.wake(inner, false);
     }
 }
@@ -267,22 +267,22 @@ pub(crate) struct Tally {
     pub(crate) free_polling: bool,
 }
 
-/// Told with `BC_REGISTER_LOOPER` that it was started because the driver asked.
+/// The thread said with `BC_REGISTER_LOOPER` that it was started because the driver asked.
 const LOOPER_REGISTERED: u32 = 0x01;
 
-/// Told with `BC_ENTER_LOOPER` that it is a looper.
+/// The thread said with `BC_ENTER_LOOPER` that it is a looper.
 const LOOPER_ENTERED: u32 = 0x02;
 
-/// Told with `BC_EXIT_LOOPER` that it no longer is one.
+/// The thread said with `BC_EXIT_LOOPER` that it no longer is one.
 const LOOPER_EXITED: u32 = 0x04;
 
-/// Gave commands in an order that makes no sense.
+/// The thread gave these commands in an order that is not allowed.
 const LOOPER_INVALID: u32 = 0x08;
 
-/// Is in a read.
+/// The thread is in a read.
 const LOOPER_WAITING: u32 = 0x10;
 
-/// Polls.
+/// The thread polls.
 const LOOPER_POLL: u32 = 0x20;
 
 impl ThreadInner {
@@ -299,7 +299,7 @@ impl Thread {
         self.inner.access_mut(inner)
     }
 
-    /// Brings the process's counts of threads that poll up to date with this one, whose state has changed.
+    /// Updates the process's counts of polling threads after a change of this one.
     #[cold]
     fn recount(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
@@ -338,7 +338,7 @@ impl Thread {
         before
     }
 
-    /// What the thread has to do has changed, which is counted if it polls.
+    /// The todo list or the stack has changed. Updates the counts if the thread polls.
     #[inline]
     fn work_changed(&self, inner: &mut ProcessInner) {
         if self.state(inner).looper & LOOPER_POLL != 0 {
@@ -383,7 +383,7 @@ impl Thread {
         self.wake(inner, sync);
     }
 
-    /// Queues work that this thread will see in its next read, but need not be woken for.
+    /// Queues work that this thread reads together with the next one. Does not wake it.
     pub(crate) fn push_deferred<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
@@ -393,7 +393,7 @@ impl Thread {
         self.work_changed(inner);
     }
 
-    /// Queues work that this thread, which is the current one, will see in its next read.
+    /// Queues work that this thread, which is the current one, finds in its next read.
     pub(crate) fn push_own<T: Work + 'static>(
         &self,
         inner: &mut ProcessInner,
@@ -403,8 +403,8 @@ impl Thread {
         self.has_own(inner);
     }
 
-    /// This thread, which is the current one, has got work. It may well wait for that in `epoll_wait` next, which knows
-    /// only of what it is woken for.
+    /// This thread, which is the current one, has got work. It may call `epoll_wait` next, which returns only after a
+    /// wake-up.
     fn has_own(&self, inner: &mut ProcessInner) {
         let state = self.state(inner);
         let had = core::mem::replace(&mut state.process_todo, true);
@@ -428,7 +428,7 @@ impl Thread {
         }
     }
 
-    /// Makes a failed call known to this thread, which waits for it.
+    /// Queues the return code of a failed call for this thread, which waits for the reply.
     pub(crate) fn push_reply_error(&self, inner: &mut ProcessInner, code: u32) {
         let state = self.state(inner);
         if state.reply_error.is_none() {
@@ -439,7 +439,7 @@ impl Thread {
         }
     }
 
-    /// Makes a failed command known to this thread, which gave it.
+    /// Queues the return code of a failed command of this thread.
     pub(crate) fn push_return_error(&self, inner: &mut ProcessInner, code: u32) {
         self.return_code.store(code, Relaxed);
         if let Some(work) = self.return_error.to_queue() {
@@ -447,7 +447,7 @@ impl Thread {
         }
     }
 
-    /// Wakes this thread if it sleeps, and whoever polls in its stead.
+    /// Wakes this thread if it sleeps, and the pollers of the file if it polls.
     pub(crate) fn wake(&self, inner: &mut ProcessInner, sync: bool) {
         self.wait_entry.wake(inner, sync);
         if self.state(inner).looper & LOOPER_POLL != 0 {
@@ -530,7 +530,7 @@ impl Thread {
     pub(crate) fn wait<'a>(self: &'a Arc<Self>, nonblock: bool) -> Result<(InnerGuard<'a>, bool)> {
         let mut inner = self.process.lock();
         let mut takes_any = self.takes_any_work(&mut inner);
-        // What a one-way call before asked for, or the thread itself, is not to last.
+        // A nice value that an earlier one-way call or the thread itself has set does not last.
         if takes_any && nice::current() != self.process.nice() {
             drop(inner);
             nice::set(self.process.nice());
@@ -565,16 +565,16 @@ impl Thread {
         result.map(|()| (inner, takes_any))
     }
 
-    /// Wakes another thread for work that this one did not take.
+    /// Wakes another thread if this one has left work of the process.
     pub(crate) fn pass_on(&self, inner: &mut ProcessInner) {
         if !inner.todo().is_empty() {
             self.process.wake_one(inner);
         }
     }
 
-    /// The thread leaves the driver: what waits for it is told, and what it had to do is given up.
+    /// The thread leaves the driver. Fails the calls that it works on, and cancels its work.
     ///
-    /// It stays in the process's table, from which the caller takes it then: as long as it has work, that is to be found.
+    /// The caller takes it out of the process's table then. It has to be found there as long as it has work.
     pub(crate) fn release(self: &Arc<Self>) {
         let mut inner = self.process.lock();
         let state = self.state(&mut inner);
@@ -583,7 +583,7 @@ impl Thread {
         self.set_polling(&mut inner, false);
         drop(inner);
         if polls {
-            // What watches the file is to look again: for a thread it does not know, there is something to read.
+            // Pollers are to poll again: a thread that is not known has something to read.
             self.process.poll_queue().wake();
         }
         self.exited.store(true, Relaxed);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work items, and the lists on which they wait to be read: the todo lists of threads, processes and nodes.
+//! Work items, and the todo lists of threads, processes and nodes.
 //!
 //! An item is taken off the middle of a list in O(1), without a search: see [`Home`]. All of it happens under
 //! [`Process::inner`](crate::process::Process::inner) of the process that the list belongs to.
@@ -44,16 +44,16 @@ use crate::{
 ///
 /// [`Work::home`] must return the same [`Home`], or none, as long as the value lives, and no other value may return it.
 pub(crate) unsafe trait Work: Send + Sync {
-    /// Where the value says on which list it stands. Only a value that has this can be taken out of the middle of a list.
+    /// The list that the value stands on. Only a value that has this can be taken out of the middle of a list.
     fn home(&self) -> Option<&Home> {
         None
     }
 
-    /// Hands it out. It was just taken off its list, and the lock of the list is still held.
+    /// Delivers the item to user space. It was just taken off its list, and the lock of the list is still held.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the read buffer cannot be written to; then whatever it was about is undone.
+    /// `EFAULT` if the read buffer cannot be written to. What the item stands for is undone then.
     fn deliver(
         self: Arc<WorkItem<Self>>,
         thread: &Arc<Thread>,
@@ -61,10 +61,10 @@ pub(crate) unsafe trait Work: Send + Sync {
         out: &mut ReadBuffer<'_>,
     ) -> Result<Delivered>;
 
-    /// It will never be read. No lock is held.
+    /// The item will never be read. No lock is held.
     fn cancel(self: Arc<WorkItem<Self>>);
 
-    /// What it is, for logs.
+    /// The item, for logs.
     fn listed(self: Arc<WorkItem<Self>>) -> Listed;
 
     /// Whether this is a transaction.
@@ -77,13 +77,13 @@ pub(crate) unsafe trait Work: Send + Sync {
 pub(crate) enum Listed {
     /// A transaction.
     Transaction(TransactionArc),
-    /// A node's owner is to be told something.
+    /// A node of which the owner is to be told something.
     Node(NodeArc),
-    /// A code without anything else to it.
+    /// A return code without an argument.
     Code(Arc<WorkItem<Code>>),
-    /// An obituary, or that the request for it was cleared.
+    /// A death notification, or that the request for it was cleared.
     Death(DeathArc),
-    /// A process was frozen or thawed, or the request to know was cleared.
+    /// A freeze notification, or that the request for it was cleared.
     Freeze(FreezeArc),
 }
 
@@ -96,7 +96,7 @@ pub(crate) enum Delivered {
     Last,
 }
 
-/// A value that can stand on a work list.
+/// A value that can stand on a todo list.
 #[pin_data]
 pub(crate) struct WorkItem<T: ?Sized> {
     #[pin]
@@ -115,13 +115,13 @@ pub(crate) struct WorkItem<T: ?Sized> {
 pub(crate) struct Home(Atomic<u64>);
 
 impl Home {
-    /// Of a value that never was on a list.
+    /// The value is on no list.
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(0))
     }
 }
 
-/// Work, in the order in which it is to be done.
+/// A todo list: work items in the order in which they are to be read.
 ///
 /// # Invariants
 ///
@@ -138,7 +138,7 @@ impl TodoList {
 
         Self {
             list: List::new(),
-            // INVARIANT: 64 bits do not run over in the lifetime of a machine.
+            // INVARIANT: A counter of 64 bits does not wrap while a machine runs.
             id: LAST.fetch_add(1, Relaxed).wrapping_add(1),
         }
     }
@@ -192,9 +192,9 @@ impl TodoList {
         self.list.iter()
     }
 
-    /// Takes `item` off this list, if it stands on it. Takes the same time however long the list is.
+    /// Takes `item` off this list in O(1), if it stands on it.
     ///
-    /// What has no [`Work::home`] is not found.
+    /// An item without [`Work::home`] is not found.
     pub(crate) fn remove<T: Work + 'static>(
         &mut self,
         item: &Arc<WorkItem<T>>,
@@ -214,7 +214,7 @@ impl TodoList {
     }
 }
 
-/// The right to put a value on a work list.
+/// The right to put a value on a todo list.
 pub(crate) type WorkItemArc<T> = ListArc<WorkItem<T>>;
 
 impl<T> WorkItem<T> {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 #![deny(unsafe_code)]
 
-//! One call on its way, and its reply.
+//! Transactions: calls, one-way calls and replies.
 //!
-//! A call stands on two stacks: on its sender's, who waits, and on the handling thread's. What a thread was doing
-//! before is the transaction's parent there. From a transaction, the parents on the senders' side lead through all
-//! processes that wait for it, which is how a call back into a waiting process finds the thread that waits.
+//! A call is on two stacks: that of the sending thread, which waits, and that of the thread that works on it. On each,
+//! the transaction below it is its parent there. The parents on the sender's side lead through all processes that wait
+//! for the call. By them, a call back into a waiting process finds the thread that waits.
 
 use kernel::{
     alloc::Flags,
@@ -228,13 +228,13 @@ impl Transaction {
         Arc::ptr_eq(&self.target, process)
     }
 
-    /// The transaction was put on its way: its target has one more that has yet to end.
+    /// The transaction was queued: counts it among the outstanding ones of its target.
     pub(crate) fn count(&self, inner: &mut ProcessInner) {
         self.receiver(inner).counted = true;
         inner.freezing_mut().txn_sent();
     }
 
-    /// It has ended, if it ever was on its way.
+    /// The transaction has ended: removes it from the outstanding ones, if it was counted.
     fn uncount(&self, inner: &mut ProcessInner) {
         if core::mem::take(&mut self.receiver(inner).counted) {
             self.target.transaction_ended(inner);
@@ -305,7 +305,7 @@ impl Transaction {
         }
     }
 
-    /// What a later update has to be like to take the place of this one.
+    /// What a later update that replaces this one has in common with it.
     pub(crate) fn update_kind(&self) -> UpdateKind {
         UpdateKind {
             code: self.code,
@@ -317,7 +317,7 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // A chain of parents can be as long as user space likes; it must not be dropped by recursion.
+        // User space determines the length of a chain of parents, so that it must not be dropped by recursion.
         let mut parent = self.from_parent.take();
         while let Some(transaction) = parent {
             let Some(mut last) = Arc::into_unique_or_drop(transaction) else {
@@ -350,7 +350,8 @@ pub(crate) fn pop_handled(thread: &Arc<Thread>) -> Result<(TransactionArc, Level
     Ok((call, handled.level))
 }
 
-/// Tells whoever waits for `call`, or, if that thread is gone, whoever waits for what it was doing, that it failed.
+/// Tells the thread that waits for `call` that it failed. If that thread has exited, tells the thread that waits for
+/// what it was working on, and so on.
 pub(crate) fn fail_call(call: TransactionArc, code: u32) {
     let mut next = Some(call);
     while let Some(call) = next {
@@ -370,7 +371,7 @@ pub(crate) fn fail_call(call: TransactionArc, code: u32) {
 }
 
 impl Transaction {
-    /// What the receiver reads.
+    /// The `binder_transaction_data` that the receiver reads.
     fn describe(&self, buffer: &Buffer) -> Result<TransactionData> {
         let (data_size, offsets_size) = buffer.sizes()?;
         let (target, cookie) = buffer
@@ -416,7 +417,7 @@ impl Transaction {
         }
     }
 
-    /// How nice the thread that handles this should be, if the sender was as nice as `sent` and it is itself `own`.
+    /// The nice value for the thread that works on the transaction. The sender's was `sent`, its own is `own`.
     fn handler_nice(&self, sent: i32, min_nice: i32, own: i32) -> i32 {
         let oneway = self.flags & TF_ONE_WAY != 0;
         if sent < min_nice && !oneway {
@@ -529,7 +530,7 @@ unsafe impl Work for Transaction {
 }
 
 impl Transaction {
-    /// Takes the call, which `thread` has just got and cannot read, back from it, and lets the caller know.
+    /// Takes the call back from `thread`, to which it cannot be delivered, and fails it.
     #[cold]
     fn fail_delivered(&self, thread: &Arc<Thread>) {
         if let Ok((call, _)) = pop_handled(thread) {
@@ -550,7 +551,7 @@ impl Transaction {
     }
 }
 
-/// `thread`, which is exiting, will not reply to what it works on, and waits for nothing any more.
+/// Fails the calls that `thread`, which is exiting, works on, and empties its stack.
 pub(crate) fn abandon_stack(thread: &Arc<Thread>) {
     let mut top = true;
     loop {

@@ -3,10 +3,9 @@
 
 //! Notifications that user space has read and not yet acknowledged.
 //!
-//! User space acknowledges a notification by its cookie, which it chose itself, so several may have the same one. A
-//! table by cookie, and by time where the cookies are equal, finds the one that is meant in O(log n) however many there
-//! are. The memory for its entry is allocated when the notification is requested, because the entry is made under a
-//! spinlock.
+//! User space acknowledges a notification by its cookie. It chose the cookie, so several notifications may have the
+//! same one. A tree by cookie and time of delivery finds the oldest in O(log n). The memory for the entry is allocated
+//! when the notification is requested, because the entry is added under a spinlock.
 
 use kernel::{
     prelude::*,
@@ -32,18 +31,18 @@ pub(crate) struct Unacknowledged<T> {
     next: u64,
 }
 
-/// Where a notification stands with regard to the table.
+/// Whether a notification is in the tree.
 pub(crate) enum Place<T> {
-    /// Outside, with the memory for its entry.
+    /// It is not; this is the memory for its entry.
     Outside(RBTreeNodeReservation<Key, Item<T>>),
-    /// Inside.
+    /// It is, at this key.
     Inside(Key),
-    /// Just being moved, under the lock of the table, or of no use any more.
+    /// It is being moved, under the lock of the tree, or is over.
     Nowhere,
 }
 
 impl<T> Place<T> {
-    /// Of a new notification.
+    /// For a new notification.
     ///
     /// # Errors
     ///
@@ -54,7 +53,7 @@ impl<T> Place<T> {
         )?))
     }
 
-    /// Takes the place out of a notification, which is to be given one again before the lock is dropped, or is over.
+    /// Takes the place out of a notification. The notification gets one again before the lock is dropped, or is over.
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::Nowhere)
     }
@@ -66,7 +65,7 @@ impl<T> Place<T> {
 }
 
 impl<T> Unacknowledged<T> {
-    /// An empty table.
+    /// An empty tree.
     pub(crate) fn new() -> Self {
         Self {
             entries: RBTree::new(),
@@ -79,11 +78,10 @@ impl<T> Unacknowledged<T> {
         self.entries.is_empty()
     }
 
-    /// Puts `item`, which is being read, into the table. `place` is what it had as its place, and what is returned is
-    /// its place from now on.
+    /// Adds `item`, which is being read. `place` was its place; returns its new one.
     pub(crate) fn insert(&mut self, item: Item<T>, cookie: u64, place: Place<T>) -> Place<T> {
         let Place::Outside(reservation) = place else {
-            // What is in the table is not on a list, so it is not read again.
+            // A notification in the tree is on no todo list, so that it is not read again.
             warn_on!(true);
             return place;
         };
@@ -93,7 +91,7 @@ impl<T> Unacknowledged<T> {
         Place::Inside(key)
     }
 
-    /// Takes the notification that was delivered first of those with `cookie`, with its new place.
+    /// Takes the oldest notification with `cookie` out. Returns it with its new place.
     pub(crate) fn take(&mut self, cookie: u64) -> Option<(Item<T>, Place<T>)> {
         let cursor = self.entries.cursor_lower_bound(&(cookie, 0))?;
         let (&key, _) = cursor.current();
@@ -109,7 +107,7 @@ impl<T> Unacknowledged<T> {
         self.remove(key)
     }
 
-    /// Takes the notification at `key` out, with its new place.
+    /// Takes the notification at `key` out. Returns it with its new place.
     pub(crate) fn remove(&mut self, key: Key) -> Option<(Item<T>, Place<T>)> {
         let entry = self.entries.find_mut(&key)?;
         let item = entry.get().clone();

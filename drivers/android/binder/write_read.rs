@@ -36,7 +36,7 @@ use crate::{
     todo::Delivered, //
 };
 
-/// What has to fit into a read buffer before anything is taken off a list for it: the longest return, which is
+/// The room that a read buffer must have before work is taken off a list: that of the longest return,
 /// `BR_TRANSACTION_SEC_CTX`.
 const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
 
@@ -44,12 +44,12 @@ const ROOM_FOR_ANY: usize = size_of::<TransactionReturn>() + size_of::<u64>();
 const LONGEST_COMMAND: usize = size_of::<u32>() + size_of::<TransactionData>() + size_of::<u64>();
 
 impl Thread {
-    /// `BINDER_WRITE_READ`: first commands, then returns. What was done is in `bwr`, also on failure.
+    /// `BINDER_WRITE_READ`: first commands, then returns. `bwr` says how much was done, also on failure.
     ///
     /// # Errors
     ///
-    /// - Of commands: `EFAULT`, or `EINVAL` for one that there is not. `EINTR` between two if the thread was killed.
-    /// - Of reading: `EAGAIN` if there is nothing and `nonblock`, `EINTR` for a signal, `EFAULT`.
+    /// - Of commands: `EFAULT`, `EINVAL` for an unknown one, `EINTR` between two if the thread was killed.
+    /// - Of reading: `EAGAIN` if there is nothing to read and `nonblock`, `EINTR` for a signal, `EFAULT`.
     pub(crate) fn write_read(self: &Arc<Self>, bwr: &mut WriteRead, nonblock: bool) -> Result {
         if bwr.write_size > 0 {
             if let Err(e) = self.write(bwr) {
@@ -65,19 +65,19 @@ impl Thread {
 
     /// Carries out commands until they end or one of them fails.
     fn write(self: &Arc<Self>, bwr: &mut WriteRead) -> Result {
-        // A size that leads beyond the end of memory means an empty buffer.
+        // A buffer that reaches beyond the end of the address space is taken as empty.
         let end = bwr.write_buffer.wrapping_add(bwr.write_size);
         while self.return_code() == 0 {
             let next = bwr.write_buffer.wrapping_add(bwr.write_consumed);
             if next >= end {
                 break;
             }
-            // The size says where the last command begins, not where it ends.
+            // The last command begins in the buffer and may end behind it, as with the C driver.
             // CAST: The driver runs on 64-bit kernels only.
             let start = UserPtr::from_addr(next as usize);
             let mut reader = UserSlice::new(start, LONGEST_COMMAND).reader();
             self.command(&mut reader)?;
-            // What user space wrote there may lead to commands below the buffer, so this wraps, too.
+            // User space may have set it so that commands are read from below the buffer: this wraps, too.
             let length = LONGEST_COMMAND.wrapping_sub(reader.len()) as u64;
             bwr.write_consumed = bwr.write_consumed.wrapping_add(length);
             // The buffer can be as large as the address space, with few pages behind it: to carry it out can take days.
@@ -152,7 +152,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Logs why a command about a notification was not carried out, if it was not.
+    /// Logs why a command about a notification was refused, if it was.
     fn refused(&self, command: &str, cookie: u64, result: Result<(), BinderError>) {
         if let Err(failure) = result {
             user_error!(
@@ -170,7 +170,7 @@ impl Thread {
         // CAST: The driver runs on 64-bit kernels only.
         match self.process().take_buffer(address as usize) {
             Ok(mut buffer) => {
-                // The kernel lets go of the files when this thread returns to user space, so it should not stay.
+                // The kernel releases the files when this thread returns to user space, so it should return.
                 if self.process().is_current() && buffer.close_descriptors() {
                     self.set_need_return();
                 }
@@ -188,7 +188,7 @@ impl Thread {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the context manager wants a handle for itself.
+    /// `EINVAL` if the context manager asks for a reference to its own node.
     fn change_handle(&self, handle: u32, more: bool, strong: bool) -> Result {
         let process = self.process();
         let manager = if more && handle == 0 {
@@ -276,14 +276,14 @@ impl Thread {
         loop {
             let (inner, takes_any) = self.wait(nonblock)?;
             self.deliver_all(inner, out, takes_any)?;
-            // Woken for nothing it sleeps on, unless it is wanted back in user space.
+            // Spurious wakeup: sleep again unless `need_return` is set.
             if out.consumed() != empty || out.room() < ROOM_FOR_ANY || self.needs_return() {
                 return Ok(());
             }
         }
     }
 
-    /// Hands out work until there is no more, no room, or something after which a read ends.
+    /// Delivers work until there is none left, no room, or an item that ends the read.
     fn deliver_all<'a>(
         self: &'a Arc<Self>,
         mut inner: InnerGuard<'a>,
@@ -304,8 +304,8 @@ impl Thread {
         Ok(())
     }
 
-    /// The last step of a read: pass on what is left to do, and have the process asked for another looper if none is
-    /// left to take work and there may be more.
+    /// The last step of a read. Wakes another thread for work that is left, and asks for another looper if no thread
+    /// waits and the process allows more.
     fn end_read(&self, out: &ReadBuffer<'_>) -> Result {
         let mut inner = self.process().lock();
         self.pass_on(&mut inner);

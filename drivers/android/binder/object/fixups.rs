@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Where objects and the buffers that they point to may be: what of the translation is arithmetic alone.
+//! Bounds of objects and of the buffers that they point to: the part of the translation that is arithmetic.
 //!
-//! Every number here is the sender's word.
+//! All numbers here come from the sender.
 
 use core::cmp::Ordering;
 use kernel::prelude::*;
@@ -17,7 +17,7 @@ use crate::sums::push;
 /// Objects begin at multiples of this.
 pub(super) const OBJECT_ALIGN: usize = 4;
 
-/// Fails because the sender's numbers make no sense.
+/// Fails with `EINVAL`.
 #[track_caller]
 pub(super) fn invalid<T>(reason: &'static str) -> Result<T, BinderError> {
     Err(failed(EINVAL, reason))
@@ -109,20 +109,20 @@ pub(super) struct Pointer {
     /// Where in the transaction's buffer it is.
     pub(super) at: usize,
     pub(super) length: usize,
-    /// Up to where its bytes are copied, or something else is written in their place.
+    /// The end of the bytes that were copied or replaced.
     pub(super) done: usize,
-    /// Where the sender has it.
+    /// The sender's address of it.
     pub(super) source: u64,
     /// The object number of its parent, and where it was fixed up in that.
     pub(super) parent: Option<(usize, usize)>,
 }
 
-/// Bytes of a buffer that are to be copied as they are.
+/// Bytes of a buffer that are copied without change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     /// Where in the transaction's buffer they go.
     pub(super) at: usize,
-    /// Where the sender has them.
+    /// The sender's address of them.
     pub(super) source: u64,
     pub(super) length: usize,
 }
@@ -140,7 +140,7 @@ impl Pointer {
     }
 }
 
-/// Up to where a buffer was fixed up.
+/// How far a buffer was fixed up.
 #[derive(Clone, Copy)]
 struct Fixup {
     object: usize,
