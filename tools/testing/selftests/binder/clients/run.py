@@ -208,7 +208,7 @@ def ping():
     with rsbinder_service(), python_service():
         for name in ("clients.service", "clients.python", "manager"):
             run("/usr/bin/binder-ping", "-d", DEVICE, name)
-    run("/usr/bin/binder-ping", "-d", DEVICE, "clients.nobody", status=1)
+    run("/usr/bin/binder-ping", "-d", DEVICE, "clients.none", status=1)
 
 
 def calling():
@@ -238,7 +238,7 @@ def bridge():
 
 
 def nothing_left():
-    """What the driver holds when all have gone is what one that nobody has used holds: nothing."""
+    """After every process has exited, the driver holds what an unused driver holds: nothing."""
 
     def totals():
         text = read(f"{LOGS}/stats").split("proc ", maxsplit=1)[0]

@@ -116,7 +116,7 @@ def death(manager, client, process):
     remote.add_death_handler(lambda: heard.append(1))
     check("dead already", bool(remote.is_dead()), False)
     os.kill(int(process), signal.SIGKILL)
-    run_until("the obituary comes", lambda: heard)
+    run_until("the death notification comes", lambda: heard)
     check("dead now", bool(remote.is_dead()), True)
     _, status = client.transact_sync_reply(REPEAT, client.new_request())
     check("a call to the dead succeeds", status == 0, False)

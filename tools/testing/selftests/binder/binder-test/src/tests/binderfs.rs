@@ -63,7 +63,7 @@ tests! { Binderfs, "binderfs":
     features_read_one_and_cannot_be_changed,
     names_that_are_taken_and_names_that_are_not,
     control_refuses_what_it_does_not_know,
-    control_tells_nobody_of_a_device_that_is_not_there,
+    control_sends_no_uevent_for_a_device_that_is_not_there,
     nothing_else_can_be_made,
     control_stays_where_it_is,
     devices_are_renamed,
@@ -71,7 +71,7 @@ tests! { Binderfs, "binderfs":
     nothing_leaves_the_root,
     a_directory_takes_no_place_of_another,
     an_unlinked_device_goes_on,
-    an_unlinked_device_can_be_opened_by_who_has_it,
+    an_unlinked_device_can_be_opened_through_proc,
     numbers_are_given_back,
     failures_take_no_room,
     max_is_kept_and_changed,
@@ -220,7 +220,7 @@ fn control_refuses_what_it_does_not_know(_: &Env) {
     assert_eq!(map.err(), Some(Errno::ENODEV));
 }
 
-fn control_tells_nobody_of_a_device_that_is_not_there(_: &Env) {
+fn control_sends_no_uevent_for_a_device_that_is_not_there(_: &Env) {
     let mount = Mount::new();
     let before = mount.names("");
     let arena = Arena::new(1);
@@ -355,7 +355,7 @@ fn an_unlinked_device_goes_on(env: &Env) {
     pair.check();
 }
 
-fn an_unlinked_device_can_be_opened_by_who_has_it(env: &Env) {
+fn an_unlinked_device_can_be_opened_through_proc(env: &Env) {
     let mount = Mount::new();
     let device = mount.make("device");
     let place = File::options().read(true).custom_flags(nix::libc::O_PATH).open(&device).expect("O_PATH");

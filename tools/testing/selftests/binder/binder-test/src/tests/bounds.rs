@@ -41,8 +41,8 @@ use crate::hostile::PAGE;
 use crate::hostile::Torn;
 
 tests! { Bounds, "bounds":
-    handle_goes_beside_many_obituaries,
-    obituary_is_acknowledged_beside_many,
+    handle_goes_beside_many_death_notifications,
+    death_notification_is_acknowledged_beside_many,
     freeze_notification_is_acknowledged_beside_many,
     node_goes_that_is_queued_behind_many,
     update_takes_its_place_behind_many,
@@ -136,22 +136,22 @@ impl Maker {
         handles
     }
 
-    /// Kills it; every obituary has come.
-    fn die(&mut self, client: &mut End, obituaries: usize) -> Vec<u64> {
+    /// Kills it; every death notification has come.
+    fn die(&mut self, client: &mut End, notifications: usize) -> Vec<u64> {
         self.peer.kill();
         let mut cookies = Vec::new();
-        while cookies.len() < obituaries {
+        while cookies.len() < notifications {
             match client.wait() {
                 Return::DeadBinder(cookie) => cookies.push(cookie),
-                other => panic!("not an obituary: {other:x?}"),
+                other => panic!("not a death notification: {other:x?}"),
             }
         }
         cookies
     }
 }
 
-/// A client with obituaries for as many handles, none of them acknowledged.
-fn with_obituaries(env: &Env, count: usize, body: impl FnOnce(&mut End, &[u32])) {
+/// A client with notifications for as many handles, none of them acknowledged.
+fn with_death_notifications(env: &Env, count: usize, body: impl FnOnce(&mut End, &[u32])) {
     let registry = Registry::start(env);
     let mut client = End::open(env).enter();
     let mut maker = Maker::start(env, &registry, &mut client);
@@ -174,11 +174,11 @@ fn send(end: &mut End, fill: impl FnOnce(&mut Commands<'static>)) -> Duration {
     cost(|| end.flush().expect("BINDER_WRITE_READ"))
 }
 
-fn handle_goes_beside_many_obituaries(env: &Env) {
+fn handle_goes_beside_many_death_notifications(env: &Env) {
     need_instructions(env);
     let measure = |count| {
         let mut spent = Duration::ZERO;
-        with_obituaries(env, count, |client, handles| {
+        with_death_notifications(env, count, |client, handles| {
             let last = handles[count - 1];
             spent = send(client, |commands| {
                 commands.release(last);
@@ -189,11 +189,11 @@ fn handle_goes_beside_many_obituaries(env: &Env) {
     compare(measure(FEW), measure(MANY));
 }
 
-fn obituary_is_acknowledged_beside_many(env: &Env) {
+fn death_notification_is_acknowledged_beside_many(env: &Env) {
     need_instructions(env);
     let measure = |count| {
         let mut spent = Duration::ZERO;
-        with_obituaries(env, count, |client, handles| {
+        with_death_notifications(env, count, |client, handles| {
             let last = u64::from(handles[count - 1]);
             spent = send(client, |commands| {
                 commands.dead_binder_done(last);

@@ -41,7 +41,7 @@ tests! { Interface, "counts":
     nothing_is_left_of_calls_without_an_end,
     nothing_is_left_of_one_way_calls,
     nothing_is_left_of_nodes_and_handles,
-    node_that_nobody_took_is_gone_before_its_owner_reads,
+    node_without_references_is_gone_before_its_owner_reads,
     nothing_is_left_of_notifications,
     nothing_is_left_of_descriptors_and_buffers,
     nothing_is_left_of_what_was_refused,
@@ -174,7 +174,7 @@ fn nothing_is_left_of_nodes_and_handles(env: &Env) {
     });
 }
 
-fn node_that_nobody_took_is_gone_before_its_owner_reads(env: &Env) {
+fn node_without_references_is_gone_before_its_owner_reads(env: &Env) {
     let path = file(env);
     at_rest(env, &path);
     let mut pair = Pair::new(env);

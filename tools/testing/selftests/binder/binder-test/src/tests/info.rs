@@ -34,8 +34,8 @@ tests! { Interface, "info":
     extended_error_is_forgotten_when_read,
     extended_error_of_a_reply_does_not_take_the_place_of_another,
     extended_error_is_each_threads_own,
-    spam_is_told_once_to_who_asked,
-    spam_is_not_told_to_who_did_not_ask,
+    spam_is_reported_once_if_enabled,
+    spam_is_not_reported_unless_enabled,
     one_call_that_is_too_much,
     idle_settings_are_not_known,
 }
@@ -246,7 +246,7 @@ fn enable_detection(end: &End, enable: u32) {
     assert_eq!(end.binder().ioctl(uapi::BINDER_ENABLE_ONEWAY_SPAM_DETECTION, &mut enable), Ok(0));
 }
 
-fn spam_is_told_once_to_who_asked(env: &Env) {
+fn spam_is_reported_once_if_enabled(env: &Env) {
     let size = 1000 * 1024;
     let mut pair = Pair::sized(env, 8192, size);
     enable_detection(&pair.client, 1);
@@ -263,7 +263,7 @@ fn spam_is_told_once_to_who_asked(env: &Env) {
     assert!(flood(&mut pair, 5 * 1024).iter().all(|ret| *ret == Return::TransactionComplete));
 }
 
-fn spam_is_not_told_to_who_did_not_ask(env: &Env) {
+fn spam_is_not_reported_unless_enabled(env: &Env) {
     let mut pair = Pair::sized(env, 8192, 1000 * 1024);
     enable_detection(&pair.server, 1);
     assert!(flood(&mut pair, 5 * 1024).iter().all(|ret| *ret == Return::TransactionComplete));

@@ -32,7 +32,7 @@ use crate::mounts::write_to;
 
 tests! { Interface, "logs":
     state_of_a_process,
-    transactions_of_the_busy,
+    transactions_in_progress,
     a_process_has_a_file,
     hashed_addresses,
     statistics_of_a_process,
@@ -41,7 +41,7 @@ tests! { Interface, "logs":
     transactions_are_remembered,
     failures_are_remembered_longer,
     read_in_pieces,
-    a_file_of_one_who_is_gone,
+    a_file_of_a_dead_process,
     read_while_processes_come_and_go,
     a_long_list_is_cut,
 }
@@ -271,7 +271,7 @@ fn state_of_a_process(env: &Env) {
     assert!(handles.iter().all(|node| nodes.contains(node)), "{handles:?} of {nodes:?}");
 }
 
-fn transactions_of_the_busy(env: &Env) {
+fn transactions_in_progress(env: &Env) {
     let logs = Logs::of(env);
     let scene = Scene::new(env);
     assert!(logs.read("transactions").starts_with("binder transactions:\n"));
@@ -518,7 +518,7 @@ fn read_in_pieces(env: &Env) {
     }
 }
 
-fn a_file_of_one_who_is_gone(env: &Env) {
+fn a_file_of_a_dead_process(env: &Env) {
     let logs = Logs::of(env);
     let mut peer = Peer::start(env, |env, line| {
         let _end = End::open(env);

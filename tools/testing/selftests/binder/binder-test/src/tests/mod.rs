@@ -12,47 +12,47 @@ mod binderfs_logs;
 mod bounds;
 mod buffer;
 mod counts;
-mod death;
+mod data_leaks;
+mod death_notification;
 mod extremes;
-mod faults;
-mod faults_around;
-mod faults_load;
-mod faults_rest;
+mod faults_commands;
+mod faults_module;
+mod faults_setup;
+mod faults_transaction;
 mod fd;
-mod flush;
 mod freeze;
 mod freeze_rights;
-mod hooks;
 mod in_flight;
 mod info;
 mod ioctl;
-mod killed;
-mod level;
 mod logs;
 mod looper;
 mod lsm;
 mod mapping;
 mod memcg;
 mod mesh;
+mod missing_hooks;
 mod module;
+mod module_reload;
 mod nesting;
 mod nice;
-mod notify;
 mod object;
 mod oneway;
 mod pinned;
 mod poll;
 mod pressure;
-mod races;
+mod process_death;
+mod random_kills;
 mod reclaim;
+mod reclaim_races;
+mod reclaim_states;
 mod refs;
 mod report;
 mod secctx;
-mod secrets;
 mod sg;
-mod skipped;
+mod thread_races;
 mod threads;
-mod together;
+mod tlb_flush;
 mod trace;
 mod transaction;
 mod undelivered;
@@ -117,13 +117,13 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         refs::TESTS,
         nesting::TESTS,
         oneway::TESTS,
-        death::TESTS,
+        process_death::TESTS,
         mapping::TESTS,
         reclaim::TESTS,
         threads::TESTS,
-        together::TESTS,
+        thread_races::TESTS,
         mesh::TESTS,
-        notify::TESTS,
+        death_notification::TESTS,
         fd::TESTS,
         in_flight::TESTS,
         sg::TESTS,
@@ -143,23 +143,23 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         binderfs_logs::TESTS,
         binderfs_freeze::TESTS,
         extremes::binderfs::TESTS,
-        flush::TESTS,
-        skipped::TESTS,
+        tlb_flush::TESTS,
+        reclaim_states::TESTS,
         pinned::TESTS,
-        secrets::TESTS,
+        data_leaks::TESTS,
         undelivered::TESTS,
-        races::TESTS,
+        reclaim_races::TESTS,
         pressure::TESTS,
         pressure::SMALL,
-        killed::TESTS,
-        level::TESTS,
+        random_kills::TESTS,
+        module_reload::TESTS,
         bounds::TESTS,
-        faults::TESTS,
-        faults_around::TESTS,
-        faults_rest::TESTS,
-        faults_load::TESTS,
+        faults_transaction::TESTS,
+        faults_setup::TESTS,
+        faults_commands::TESTS,
+        faults_module::TESTS,
         module::TESTS,
-        hooks::TESTS,
+        missing_hooks::TESTS,
     ]
     .into_iter()
     .flatten()

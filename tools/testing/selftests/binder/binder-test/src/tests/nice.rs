@@ -32,7 +32,7 @@ tests! { Interface, "nice":
     one_way_call_takes_the_nodes_minimum_alone,
     nested_calls_come_back_in_order,
     reply_that_fails_restores_too,
-    thread_that_waits_for_any_work_is_as_nice_as_who_opened_the_file,
+    thread_that_waits_for_process_work_has_the_nice_value_of_the_open,
     without_the_right_to_be_less_nice,
     with_a_limit_on_how_little_nice,
     the_capability_is_asked_for_where_the_limit_does_not_suffice,
@@ -112,7 +112,7 @@ fn one_way_call_takes_the_nodes_minimum_alone(env: &Env) {
     assert_eq!(handled(19), 5);
 }
 
-fn thread_that_waits_for_any_work_is_as_nice_as_who_opened_the_file(env: &Env) {
+fn thread_that_waits_for_process_work_has_the_nice_value_of_the_open(env: &Env) {
     let mut pair = pair(env, 19);
     set_nice(-10);
     pair.server.expect(&[]);

@@ -21,16 +21,16 @@ use crate::fixture::node;
 tests! { Core, "object":
     node_becomes_a_handle,
     weak_node_becomes_a_weak_handle,
-    handle_becomes_a_node_at_home,
-    weak_handle_becomes_a_weak_node_at_home,
+    handle_becomes_a_node_in_its_owner,
+    weak_handle_becomes_a_weak_node_in_its_owner,
     same_node_twice_is_one_handle,
     nodes_get_the_smallest_free_handles,
     third_process_gets_a_handle_of_its_own,
     node_with_another_cookie_is_refused,
     node_without_a_pointer,
-    flags_travel,
+    flags_arrive,
     bytes_around_objects_are_left_alone,
-    objects_travel_in_replies,
+    objects_arrive_in_replies,
     manager_is_handle_zero_to_others,
     unknown_handle_is_refused,
     weakly_held_handle_is_refused_as_a_strong_one,
@@ -44,7 +44,7 @@ tests! { Core, "object":
     weak_handle_to_what_its_owner_never_knew,
     weak_handle_that_cannot_be_passed_on_takes_no_number,
     call_holds_the_node_it_goes_to,
-    buffer_holds_the_nodes_that_came_home_in_it,
+    buffer_holds_the_receivers_own_nodes_in_it,
     nodes_go_in_the_order_of_their_handles,
     file_descriptor_types_are_known,
 }
@@ -125,7 +125,7 @@ fn weak_node_becomes_a_weak_handle(env: &Env) {
     assert_eq!(asked, ours);
 }
 
-fn handle_becomes_a_node_at_home(env: &Env) {
+fn handle_becomes_a_node_in_its_owner(env: &Env) {
     let mut pair = Pair::new(env);
     let handle = pair.handle;
     let (returns, payload) = send(&mut pair, &Parcel::from_object(&object::handle(handle)));
@@ -133,7 +133,7 @@ fn handle_becomes_a_node_at_home(env: &Env) {
     assert_eq!(payload.flat(0), Some(object::binder(Pair::NODE.ptr, Pair::NODE.cookie)));
 }
 
-fn weak_handle_becomes_a_weak_node_at_home(env: &Env) {
+fn weak_handle_becomes_a_weak_node_in_its_owner(env: &Env) {
     let mut pair = Pair::new(env);
     let handle = pair.handle;
     let (_, payload) = send(&mut pair, &Parcel::from_object(&object::weak_handle(handle)));
@@ -220,7 +220,7 @@ fn node_without_a_pointer(env: &Env) {
     assert_eq!(returns, [Return::IncRefs(nothing), Return::Acquire(nothing), Return::TransactionComplete]);
 }
 
-fn flags_travel(env: &Env) {
+fn flags_arrive(env: &Env) {
     let mut pair = Pair::new(env);
     let handle = pair.handle;
     for flags in [0x7f | uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS, !uapi::FLAT_BINDER_FLAG_TXN_SECURITY_CTX] {
@@ -250,7 +250,7 @@ fn bytes_around_objects_are_left_alone(env: &Env) {
     assert!(payload.data == wanted);
 }
 
-fn objects_travel_in_replies(env: &Env) {
+fn objects_arrive_in_replies(env: &Env) {
     let mut pair = Pair::new(env);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
     let received = pair.server.expect_transaction();
@@ -495,7 +495,7 @@ fn call_holds_the_node_it_goes_to(env: &Env) {
     pair.server.expect(&[Return::Release(Pair::NODE), Return::DecRefs(Pair::NODE)]);
 }
 
-fn buffer_holds_the_nodes_that_came_home_in_it(env: &Env) {
+fn buffer_holds_the_receivers_own_nodes_in_it(env: &Env) {
     let mut pair = Pair::new(env);
     let mut parcel = Parcel::from_object(&object::handle(pair.handle));
     parcel.object(&object::weak_handle(pair.handle));

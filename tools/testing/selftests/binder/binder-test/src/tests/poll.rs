@@ -58,15 +58,15 @@ tests! { Core, "poll":
     epoll_is_level_triggered,
     epoll_edge_tells_once,
     epoll_edge_is_not_for_a_thread_with_its_own_to_read,
-    epoll_hears_of_an_error_of_its_own_thread,
-    epoll_hears_of_its_threads_exit,
+    epoll_wakes_on_an_error_of_its_own_thread,
+    epoll_wakes_on_its_threads_exit,
     epoll_survives_thread_exit,
     epoll_survives_the_end_of_its_thread,
     epoll_survives_close,
     close_elsewhere_makes_a_read_return,
     close_elsewhere_makes_the_next_read_return,
-    close_elsewhere_is_no_news_for_watchers,
-    close_elsewhere_is_no_news_for_watchers_of_a_thread_in_a_read,
+    close_elsewhere_does_not_wake_epoll,
+    close_elsewhere_does_not_wake_epoll_of_a_thread_in_a_read,
     child_may_talk_on_an_inherited_file,
     child_calls_as_the_user_it_is,
     child_may_not_map_an_inherited_file,
@@ -320,7 +320,7 @@ fn epoll_edge_is_not_for_a_thread_with_its_own_to_read(env: &Env) {
     assert!(matches!(returns[..], [.., Return::Reply(_), Return::Transaction(_)]), "{returns:x?}");
 }
 
-fn epoll_hears_of_an_error_of_its_own_thread(env: &Env) {
+fn epoll_wakes_on_an_error_of_its_own_thread(env: &Env) {
     let mut end = known(End::open(env));
     let epoll = watch(end.binder(), EpollFlags::EPOLLIN);
     assert_eq!(events(&epoll), []);
@@ -331,7 +331,7 @@ fn epoll_hears_of_an_error_of_its_own_thread(env: &Env) {
     assert_eq!(events(&epoll), []);
 }
 
-fn epoll_hears_of_its_threads_exit(env: &Env) {
+fn epoll_wakes_on_its_threads_exit(env: &Env) {
     let mut pair = Pair::new(env);
     let empty = Parcel::new();
     let epoll = watch(pair.server.binder(), EpollFlags::EPOLLIN | EpollFlags::EPOLLET);
@@ -444,7 +444,7 @@ fn close_elsewhere_makes_the_next_read_return(env: &Env) {
     }
 }
 
-fn close_elsewhere_is_no_news_for_watchers(env: &Env) {
+fn close_elsewhere_does_not_wake_epoll(env: &Env) {
     for flags in [EpollFlags::EPOLLIN, EpollFlags::EPOLLIN | EpollFlags::EPOLLET] {
         let mut pair = Pair::new(env);
         let epoll = watch(pair.server.binder(), flags);
@@ -464,7 +464,7 @@ fn close_elsewhere_is_no_news_for_watchers(env: &Env) {
     }
 }
 
-fn close_elsewhere_is_no_news_for_watchers_of_a_thread_in_a_read(env: &Env) {
+fn close_elsewhere_does_not_wake_epoll_of_a_thread_in_a_read(env: &Env) {
     let end = known(End::open(env)).enter();
     end.set_blocking(true);
     // Whoever waits in an epoll, the device is watched for the thread that has added it.

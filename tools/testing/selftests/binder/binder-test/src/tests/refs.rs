@@ -27,8 +27,8 @@ tests! { Core, "refs":
     second_reference_keeps_the_node,
     weak_reference_keeps_the_node_weakly,
     buffer_holds_what_it_carries,
-    weak_cannot_become_strong_where_others_are,
-    weak_cannot_become_strong_where_nobody_is,
+    weak_cannot_become_strong_beside_strong_references,
+    weak_cannot_become_strong_without_strong_references,
     release_of_what_is_not_held,
     decrefs_of_what_is_not_held,
     commands_on_unknown_handles_are_taken,
@@ -36,7 +36,7 @@ tests! { Core, "refs":
     release_waits_for_the_owners_answer,
     owner_answers_that_make_no_sense,
     owner_is_asked_once,
-    owner_is_asked_before_it_hears_that_it_has_sent,
+    owner_is_asked_before_transaction_complete,
     owner_is_asked_again_after_letting_go,
     references_on_handle_zero,
     reference_on_handle_zero_without_a_manager,
@@ -44,10 +44,10 @@ tests! { Core, "refs":
     owner_may_be_told_through_any_thread,
     order_of_acquire_and_increfs_is_free,
     counts_go_up_and_down_many_times,
-    release_and_resend_in_one_breath,
+    release_and_resend_in_one_write,
     node_is_held_while_it_is_sent,
     node_of_an_exiting_thread_is_told_to_the_next_sender,
-    owner_hears_of_a_dead_holder_handle_by_handle,
+    owner_reads_releases_of_a_dead_holder_handle_by_handle,
 }
 
 const NODE: PtrCookie = Pair::NODE;
@@ -123,7 +123,7 @@ fn buffer_holds_what_it_carries(env: &Env) {
     pair.server.expect(&[Return::FailedReply]);
 }
 
-fn weak_cannot_become_strong_where_others_are(env: &Env) {
+fn weak_cannot_become_strong_beside_strong_references(env: &Env) {
     let mut pair = Pair::new(env);
     // Somebody else keeps the node strongly.
     pair.registry.put(&mut pair.server, 2, object::binder(NODE.ptr, NODE.cookie));
@@ -142,7 +142,7 @@ fn weak_cannot_become_strong_where_others_are(env: &Env) {
     pair.check();
 }
 
-fn weak_cannot_become_strong_where_nobody_is(env: &Env) {
+fn weak_cannot_become_strong_without_strong_references(env: &Env) {
     let mut pair = Pair::new(env);
     let told = tell(&mut pair, |commands, handle| {
         commands.increfs(handle).release(handle);
@@ -288,7 +288,7 @@ fn owner_is_asked_once(env: &Env) {
     }
 }
 
-fn owner_is_asked_before_it_hears_that_it_has_sent(env: &Env) {
+fn owner_is_asked_before_transaction_complete(env: &Env) {
     let send = |pair: &mut Pair, objects: &[FlatObject]| {
         let mut parcel = Parcel::new();
         for object in objects {
@@ -419,7 +419,7 @@ fn counts_go_up_and_down_many_times(env: &Env) {
     assert_eq!(told, [Return::Release(NODE), Return::DecRefs(NODE)]);
 }
 
-fn release_and_resend_in_one_breath(env: &Env) {
+fn release_and_resend_in_one_write(env: &Env) {
     let mut pair = Pair::new(env);
     // The last reference goes, and before the owner has heard of it the owner sends the node again.
     let handle = pair.handle;
@@ -585,7 +585,7 @@ fn node_of_an_exiting_thread_is_told_to_the_next_sender(env: &Env) {
 
 /// A holder dies with one one-way transaction to be read and one that waits behind it, each with a node of the sender's.
 /// The sender hears of the nodes in the order of the handles, and not in that in which transactions are given up.
-fn owner_hears_of_a_dead_holder_handle_by_handle(env: &Env) {
+fn owner_reads_releases_of_a_dead_holder_handle_by_handle(env: &Env) {
     let Pair { mut client, server, handle, registry: _registry } = Pair::new(env);
     let nodes = [node(0x81), node(0x80)];
     for node in nodes {

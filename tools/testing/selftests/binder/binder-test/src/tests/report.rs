@@ -31,21 +31,21 @@ use crate::netlink::Report;
 
 tests! { Interface, "report":
     what_goes_well_is_not_reported,
-    calls_that_find_nobody,
+    calls_without_a_target,
     calls_that_are_refused,
     a_manager_that_calls_itself,
     a_size_beyond_32_bits,
     a_call_out_of_turn,
     a_call_back_that_is_refused,
     replies_that_fail,
-    a_reply_to_one_who_is_gone,
+    a_reply_to_a_dead_caller,
     calls_to_the_dead,
     calls_to_the_frozen,
     what_cannot_be_handed_over,
-    anybody_may_listen,
+    any_user_may_listen,
     pids_are_those_of_the_machine,
     another_network_hears_nothing,
-    nobody_has_to_read,
+    unread_reports_are_dropped,
 }
 
 const TOO_LARGE: usize = 2 << 20;
@@ -100,7 +100,7 @@ fn what_goes_well_is_not_reported(env: &Env) {
     assert_eq!(listener.reports(), []);
 }
 
-fn calls_that_find_nobody(env: &Env) {
+fn calls_without_a_target(env: &Env) {
     let listener = listen(env);
     let mut end = End::open(env);
     end.start(Call::new(0, 7, &Parcel::from_bytes(b"x")).with_flags(uapi::TF_ACCEPT_FDS));
@@ -189,7 +189,7 @@ fn replies_that_fail(env: &Env) {
     assert_eq!(listener.reports(), [to_thread(reply(env, uapi::BR_FAILED_REPLY, TOO_LARGE))]);
 }
 
-fn a_reply_to_one_who_is_gone(env: &Env) {
+fn a_reply_to_a_dead_caller(env: &Env) {
     let listener = listen(env);
     let mut pair = Pair::new(env);
     // The driver may take a moment to close the client. Somebody is told when that is done.
@@ -279,7 +279,7 @@ fn fail(env: &Env) -> Report {
     call(env, uapi::BR_FAILED_REPLY, 1, 0)
 }
 
-fn anybody_may_listen(env: &Env) {
+fn any_user_may_listen(env: &Env) {
     drop(listen(env));
     let mut end = End::open(env);
     unistd::setuid(Uid::from_raw(65534)).expect("root may become nobody");
@@ -313,7 +313,7 @@ fn another_network_hears_nothing(env: &Env) {
     assert_eq!(outside.reports(), [report]);
 }
 
-fn nobody_has_to_read(env: &Env) {
+fn unread_reports_are_dropped(env: &Env) {
     let listener = listen(env);
     let mut pair = Pair::new(env);
     for _ in 0..5000 {

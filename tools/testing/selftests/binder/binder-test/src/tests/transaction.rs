@@ -32,7 +32,7 @@ tests! { Core, "transaction":
     largest_reply_fits_exactly,
     reply_too_large_fails_for_the_caller,
     offsets_take_room_too,
-    receiver_sees_who_and_what,
+    receiver_sees_pid_euid_and_code,
     one_way_receiver_sees_no_pid,
     receiver_of_a_reply_sees_no_pid,
     sender_euid_is_the_effective_one,
@@ -49,7 +49,7 @@ tests! { Core, "transaction":
     offsets_that_overlap_or_go_back,
     object_of_an_unknown_type,
     object_cut_short_by_the_end,
-    call_to_a_handle_nobody_gave,
+    call_to_an_unknown_handle,
     call_to_a_handle_given_back,
     call_to_a_handle_of_a_dead_process,
     manager_cannot_call_itself,
@@ -155,7 +155,7 @@ fn offsets_take_room_too(env: &Env) {
     assert_eq!((received.data_size, received.offsets_size), (4 * PAGE as u64 - 8, 8));
 }
 
-fn receiver_sees_who_and_what(env: &Env) {
+fn receiver_sees_pid_euid_and_code(env: &Env) {
     let mut pair = Pair::new(env);
     let parcel = Parcel::from_bytes(b"hello");
     pair.client.start(Call::new(pair.handle, 0x1234_5678, &parcel));
@@ -485,7 +485,7 @@ pub fn whole_of(pair: &mut Pair, all: usize) {
     pair.client.give_back(&reply);
 }
 
-fn call_to_a_handle_nobody_gave(env: &Env) {
+fn call_to_an_unknown_handle(env: &Env) {
     let mut pair = Pair::new(env);
     let empty = Parcel::new();
     for handle in [pair.handle + 1, 4711, 1 << 31, u32::MAX] {

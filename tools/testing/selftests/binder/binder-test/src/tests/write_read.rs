@@ -61,7 +61,7 @@ tests! { Core, "write_read":
     commands_wait_until_the_error_is_read,
     signal_interrupts_a_read,
     signal_with_restart_interrupts_a_read,
-    call_after_a_signal_is_for_whoever_reads,
+    call_after_a_signal_goes_to_a_thread_that_reads,
     signal_after_a_write_keeps_what_was_written,
     signal_while_a_call_is_out,
     killed_in_a_read,
@@ -446,7 +446,7 @@ fn signal_with_restart_interrupts_a_read(env: &Env) {
     assert_eq!(progress, Progress { written: 4, read: 0 });
 }
 
-fn call_after_a_signal_is_for_whoever_reads(env: &Env) {
+fn call_after_a_signal_goes_to_a_thread_that_reads(env: &Env) {
     let mut pair = Pair::new(env);
     // Nothing is left to read.
     pair.check();

@@ -54,7 +54,7 @@ impl ICallback::ICallback for Callback {
     }
 
     fn tell(&self, number: i32) -> BinderResult<()> {
-        self.told.lock().expect("nobody panics").push(number);
+        self.told.lock().expect("no thread panics").push(number);
         Ok(())
     }
 }
@@ -64,22 +64,22 @@ fn callback() -> Strong<dyn ICallback::ICallback> {
 }
 
 #[derive(Default)]
-struct Obituary {
+struct DeathCount {
     came: Mutex<u32>,
     changed: Condvar,
 }
 
-impl Obituary {
+impl DeathCount {
     fn wait(&self, wanted: u32) -> Outcome {
-        let came = self.came.lock().expect("nobody panics");
-        let (came, _) = self.changed.wait_timeout_while(came, PATIENCE, |came| *came < wanted).expect("nobody panics");
-        check("obituaries", *came, wanted)
+        let came = self.came.lock().expect("no thread panics");
+        let (came, _) = self.changed.wait_timeout_while(came, PATIENCE, |came| *came < wanted).expect("no thread panics");
+        check("death notifications", *came, wanted)
     }
 }
 
-impl DeathRecipient for Obituary {
+impl DeathRecipient for DeathCount {
     fn binder_died(&self, _who: &WIBinder) {
-        *self.came.lock().expect("nobody panics") += 1;
+        *self.came.lock().expect("no thread panics") += 1;
         self.changed.notify_all();
     }
 }
@@ -89,7 +89,7 @@ fn hub_lists(_: &Service) -> Outcome {
     for name in ["manager", SERVICE, ASYNC_SERVICE] {
         check(&format!("{name} is listed"), listed.iter().any(|listed| listed == name), true)?;
     }
-    check("a service nobody has", hub::check_service("clients.nobody").is_none(), true)
+    check("an unregistered service", hub::check_service("clients.none").is_none(), true)
 }
 
 fn strings(service: &Service) -> Outcome {
@@ -158,7 +158,7 @@ fn callbacks(service: &Service) -> Outcome {
         let threads: Vec<_> = (0..4_i32)
             .map(|number| scope.spawn(move || check("in a thread", service.ask(&callback(), number)?, 2 * number)))
             .collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })
 }
 
@@ -167,8 +167,8 @@ fn callback_one_way(service: &Service) -> Outcome {
     let ours = ICallback::BnCallback::new_binder(Callback { told: told.clone() });
     service.keep(&ours)?;
     service.tellKept(500)?;
-    until("all is told", || Ok(told.lock().expect("nobody panics").len() == 500))?;
-    let told = told.lock().expect("nobody panics").clone();
+    until("all is told", || Ok(told.lock().expect("no thread panics").len() == 500))?;
+    let told = told.lock().expect("no thread panics").clone();
     check("in this order", told, (0..500).collect())
 }
 
@@ -227,9 +227,9 @@ fn dump(service: &Service) -> Outcome {
 
 /// The service dies while several watch it, and while one of us is in it.
 fn death(service: &Service) -> Outcome {
-    let obituary = Arc::new(Obituary::default());
-    let unlinked = Arc::new(Obituary::default());
-    service.as_binder().link_to_death_arc(&obituary)?;
+    let recipient = Arc::new(DeathCount::default());
+    let unlinked = Arc::new(DeathCount::default());
+    service.as_binder().link_to_death_arc(&recipient)?;
     service.as_binder().link_to_death_arc(&unlinked)?;
     service.as_binder().unlink_to_death_arc(&unlinked)?;
     let waiting = thread::spawn({
@@ -238,9 +238,9 @@ fn death(service: &Service) -> Outcome {
     });
     thread::sleep(Duration::from_millis(100));
     service.exit()?;
-    obituary.wait(1)?;
-    check("obituaries nobody asked for any more", *unlinked.came.lock().expect("nobody panics"), 0)?;
-    let error = waiting.join().expect("nobody panics").err().map(|status| status.transaction_error());
+    recipient.wait(1)?;
+    check("death notifications after unlink", *unlinked.came.lock().expect("no thread panics"), 0)?;
+    let error = waiting.join().expect("no thread panics").err().map(|status| status.transaction_error());
     check("the call that was under way", error, Some(StatusCode::DeadObject))?;
     let error = service.repeat("hello?").err().map(|status| status.transaction_error());
     check("a call to the dead", error, Some(StatusCode::DeadObject))?;
@@ -269,7 +269,7 @@ fn sixteen_threads(service: &Service) -> Outcome {
     thread::scope(|scope| {
         let threads: Vec<_> =
             (0..callers).map(|_| scope.spawn(|| check("callers at once", service.meet(callers)?, callers))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     thread::scope(|scope| {
         let work = |who: i32| {
@@ -279,7 +279,7 @@ fn sixteen_threads(service: &Service) -> Outcome {
             }
         };
         let threads: Vec<_> = (0..callers).map(|who| scope.spawn(work(who))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })
 }
 
@@ -288,7 +288,7 @@ fn one_way(service: &Service) -> Outcome {
     thread::scope(|scope| {
         let threads: Vec<_> =
             (0..4).map(|who| scope.spawn(move || (0..250).try_for_each(|number| service.note(who, number)))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     for who in 0..4 {
         until("all has arrived", || Ok(service.noted(who)?.len() == 250))?;
@@ -355,7 +355,7 @@ fn many_lookups(_: &Service) -> Outcome {
             })
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(look)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("nobody panics"))
+        threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })
 }
 

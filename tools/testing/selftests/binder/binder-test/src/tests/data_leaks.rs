@@ -28,11 +28,11 @@ use crate::hostile;
 use crate::hostile::PAGE;
 use crate::hostile::Torn;
 
-tests! { Reclaim, "secrets":
+tests! { Reclaim, "data_leaks":
     nothing_is_left_of_what_was_to_be_cleared,
     nothing_is_left_of_a_reply_that_was_to_be_cleared,
     nothing_is_left_of_a_call_that_failed,
-    nothing_is_left_of_what_nobody_read,
+    nothing_is_left_of_unread_transactions,
     nothing_is_left_after_reclaim,
     nothing_comes_from_other_processes,
     nothing_comes_through_pages_that_were_reclaimed,
@@ -156,7 +156,7 @@ fn nothing_is_left_of_a_call_that_failed(env: &Env) {
     }
 }
 
-fn nothing_is_left_of_what_nobody_read(env: &Env) {
+fn nothing_is_left_of_unread_transactions(env: &Env) {
     let (mut pair, torn) = served(env, PAGES);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::from_bytes(&[0x11; PAGES * PAGE])));
     let received = pair.server.expect_transaction();

@@ -38,7 +38,7 @@ use crate::kernel::Trace;
 use crate::kernel::all_pages;
 use crate::kernel::field;
 
-tests! { Reclaim, "races":
+tests! { Reclaim, "reclaim_races":
     with_allocation,
     with_allocation_by_many,
     with_faults,

@@ -57,10 +57,10 @@ tests! { Faults, "faults":
     references_come_and_go,
     references_are_acknowledged,
     loopers,
-    an_obituary_is_read,
-    a_change_of_freezing_is_read,
+    a_death_notification_is_read,
+    a_freeze_notification_is_read,
     settings,
-    questions,
+    queries,
     freezing_and_thawing,
     a_thread_exits,
     a_failure_is_reported,
@@ -283,7 +283,7 @@ fn loopers(env: &Env) {
     });
 }
 
-fn an_obituary_is_read(env: &Env) {
+fn a_death_notification_is_read(env: &Env) {
     let faults = Faults::new(env);
     let registry = Registry::start(env);
     let mut client = End::open(env).enter();
@@ -318,12 +318,12 @@ fn an_obituary_is_read(env: &Env) {
             client.queue().release(handle);
             client.flush().expect("BC_RELEASE");
             assert_eq!(client.drain(), []);
-            Live::again(&live, "an obituary");
+            Live::again(&live, "a death notification");
         });
     }
 }
 
-fn a_change_of_freezing_is_read(env: &Env) {
+fn a_freeze_notification_is_read(env: &Env) {
     let faults = Faults::new(env);
     let registry = Registry::start(env);
     let mut client = End::open(env).enter();
@@ -399,7 +399,7 @@ fn settings(env: &Env) {
     pair.check();
 }
 
-fn questions(env: &Env) {
+fn queries(env: &Env) {
     let faults = Faults::new(env);
     let mut pair = Pair::new(env);
     let live = Live::now();
@@ -433,7 +433,7 @@ fn questions(env: &Env) {
         }
     });
     pair.check();
-    Live::again(&live, "questions");
+    Live::again(&live, "queries");
 }
 
 fn freezing_and_thawing(env: &Env) {

@@ -22,7 +22,7 @@ use crate::fixture::until;
 use crate::hostile::PAGE;
 use crate::hostile::Stalled;
 
-tests! { Core, "together":
+tests! { Core, "thread_races":
     node_that_is_sent_while_another_thread_gives_it_up,
     receiver_that_closes_while_it_is_sent_an_object,
 }

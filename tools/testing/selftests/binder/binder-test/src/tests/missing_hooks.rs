@@ -21,7 +21,7 @@ use super::tests;
 use crate::env::Env;
 use crate::fixture::Pair;
 
-tests! { Core, "hooks":
+tests! { Core, "missing_hooks":
     missing_ones_are_not_left_out_unasked,
     one_that_is_missing_is_one_too_many,
     missing_ones_can_be_left_out_on_purpose,

@@ -21,7 +21,7 @@ use crate::fixture::node;
 use crate::fixture::until;
 use crate::fixture::until_in_ioctl;
 
-tests! { Core, "death":
+tests! { Core, "process_death":
     callee_before_it_reads,
     callee_after_it_reads,
     callee_after_it_frees,
@@ -39,11 +39,11 @@ tests! { Core, "death":
     callee_with_one_way_calls_waiting,
     callee_with_one_way_calls_unfreed,
     callee_with_many_calls_waiting,
-    manager_while_somebody_calls_it,
+    manager_during_a_call,
     holder_of_many_handles,
     owner_of_many_nodes,
     processes_that_die_while_they_talk,
-    everybody_at_once,
+    all_processes_at_once,
     thread_of_the_callee,
 }
 
@@ -422,7 +422,7 @@ fn callee_with_many_calls_waiting(env: &Env) {
     scene.dead();
 }
 
-fn manager_while_somebody_calls_it(env: &Env) {
+fn manager_during_a_call(env: &Env) {
     let mut manager = Peer::start(env, |env, line| {
         let mut end = End::open(env);
         crate::fixture::become_manager(end.binder());
@@ -529,7 +529,7 @@ fn processes_that_die_while_they_talk(env: &Env) {
     assert_eq!(registry.get(&mut End::open(env), 99), 1);
 }
 
-fn everybody_at_once(env: &Env) {
+fn all_processes_at_once(env: &Env) {
     let registry = Registry::start(env);
     let mut peers: Vec<Peer> = (0..12)
         .map(|number| {

@@ -16,7 +16,7 @@ use crate::kernel::all_pages;
 use crate::kernel::slabs;
 use crate::kernel::unclaimed;
 
-tests! { Reclaim, "level":
+tests! { Reclaim, "module_reload":
     load_use_unload,
     unload_while_memory_is_short,
 }

@@ -28,7 +28,7 @@ use crate::kernel::Probe;
 use crate::kernel::Trace;
 use crate::kernel::field;
 
-tests! { Reclaim, "flush":
+tests! { Reclaim, "tlb_flush":
     one_per_run,
     one_per_run_of_many,
 }

@@ -38,7 +38,7 @@ use crate::hostile::PAGE;
 use crate::hostile::Tally;
 use crate::kernel::is_processes_own;
 
-tests! { Reclaim, "killed":
+tests! { Reclaim, "random_kills":
     at_any_moment,
     at_any_moment_while_memory_is_short,
 }

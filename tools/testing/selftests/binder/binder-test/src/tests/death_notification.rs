@@ -14,7 +14,7 @@ use crate::fixture::End;
 use crate::fixture::Pair;
 use crate::fixture::Registry;
 
-tests! { Interface, "notify":
+tests! { Interface, "death_notification":
     death_is_told,
     death_before_the_request_is_told,
     death_is_told_to_every_holder,
@@ -395,7 +395,7 @@ fn acknowledgement_with_another_cookie_is_refused(env: &Env) {
     assert_eq!(told, [CLEARED]);
 }
 
-/// Two handles for which the holder chose one cookie. An acknowledgement is for the obituary that was told first.
+/// Two handles for which the holder chose one cookie. An acknowledgement is for the death notification that was told first.
 fn equal_cookies_are_acknowledged_in_turn(env: &Env) {
     for cleared in [0, 1] {
         let mut scene = Scene::new(env);

@@ -36,7 +36,7 @@ use crate::kernel::Freed;
 use crate::slow_file;
 use crate::slow_file::SlowFile;
 
-tests! { Reclaim, "skipped":
+tests! { Reclaim, "reclaim_states":
     untouched,
     moved,
     split,
