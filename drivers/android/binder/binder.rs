@@ -49,7 +49,7 @@ use crate::sys::{
     rmap, //
 };
 
-// Ground: the interface, what C and the kernel's crates lack, small machines.
+// Floor 0: ground. The interface, safe faces of C code, counters, small state machines.
 mod defs;
 
 mod sys;
@@ -60,20 +60,20 @@ mod counts;
 
 mod instance;
 
-mod range_alloc;
-
 mod stats;
 
 mod transaction_log;
 
-// Memory: pages, their mappings, what comes with those, and taking pages back.
+// Floor 1: memory. Pages, their mappings, files in flight to a mapping, reclaim.
 mod in_flight;
+
+mod range_alloc;
 
 mod page_range;
 
 mod shrinker;
 
-// The protocol.
+// Floor 2: the protocol.
 mod error;
 
 mod level;
@@ -116,7 +116,7 @@ mod write_read;
 
 mod process;
 
-// The outside.
+// Floor 3: the outside. Listings, device nodes, the file system.
 mod debug;
 
 mod device;
