@@ -85,7 +85,7 @@ fn in_this_order(first: &Mutex<()>, then: &Mutex<()>) {
     drop(first);
 }
 
-/// Nobody else is there to lock up with, which lockdep does not need.
+/// No other task takes these locks, so there is no deadlock; lockdep reports the order all the same.
 #[inline(never)]
 fn lock_inversion() {
     stack_pin_init!(let one = new_mutex!((), "planted::one"));

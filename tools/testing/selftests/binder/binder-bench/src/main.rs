@@ -27,7 +27,7 @@ use crate::report::Row;
 pub enum Case {
     /// A call with so many bytes and a reply of four.
     Call(usize),
-    /// One message of so many bytes that nobody answers, in bursts of [`BURST`] with one message back after each.
+    /// One one-way message of so many bytes, in bursts of [`BURST`] with one message back after each.
     OneWay(usize),
     /// A call with so many bytes during which the callee calls the caller.
     Nested(usize),
@@ -57,7 +57,7 @@ impl Case {
     fn weight(self) -> u32 {
         match self {
             Case::Call(size) | Case::OneWay(size) | Case::Nested(size) if size > 16 * 1024 => 200,
-            // Who runs when in a burst depends on where the scheduler's ticks fall: it takes more of them to even out.
+            // The order of execution in a burst depends on scheduler ticks: more rounds even this out.
             Case::OneWay(_) => 4000,
             _ => 1000,
         }

@@ -32,7 +32,7 @@ impl<'a> Call<'a> {
         Self { handle, code, flags: 0, parcel }
     }
 
-    /// A call nobody answers.
+    /// A one-way transaction.
     pub fn one_way(handle: u32, code: u32, parcel: &'a Parcel) -> Self {
         Self { handle, code, flags: uapi::TF_ONE_WAY, parcel }
     }

@@ -114,7 +114,7 @@ impl Arena {
         peek(self.at(offset), len).expect("the page is there")
     }
 
-    /// Leaves the range to somebody else.
+    /// Gives up ownership: the caller unmaps the range.
     pub fn into_range(self) -> (NonNull<c_void>, usize) {
         let range = (self.base, self.len);
         std::mem::forget(self);
@@ -227,6 +227,6 @@ pub unsafe fn close_all_but(keep: i32) {
 /// Takes a descriptor that the kernel says it has opened for this process.
 pub fn adopt(fd: i32) -> OwnedFd {
     assert!(fd > 2, "{fd} is no new descriptor");
-    // SAFETY: it was opened for whoever reads of it, which is the caller, once.
+    // SAFETY: the descriptor is open and has no other owner: only the caller reads its number, once.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

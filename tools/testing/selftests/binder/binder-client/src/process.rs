@@ -57,7 +57,7 @@ impl Child {
         self.pid
     }
 
-    /// Leaves the process to whoever waits for it.
+    /// Gives up ownership: the caller waits for the process.
     pub fn release(self) -> Pid {
         let pid = self.pid;
         std::mem::forget(self);

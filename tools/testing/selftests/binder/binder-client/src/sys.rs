@@ -67,7 +67,7 @@ impl Mapping {
         Self::with(fd, len, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE, 0)
     }
 
-    /// Leaves the range to somebody else.
+    /// Gives up ownership: the caller unmaps the range.
     pub fn into_range(self) -> (u64, usize) {
         let range = (self.address(), self.len());
         std::mem::forget(self);
@@ -115,7 +115,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range is ours and nobody holds a reference into it.
+        // SAFETY: this object owns the range, and no reference into it exists.
         let result = unsafe { mman::munmap(self.base, self.len.get()) };
         debug_assert_eq!(result, Ok(()));
     }

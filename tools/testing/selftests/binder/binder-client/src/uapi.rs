@@ -319,7 +319,7 @@ numbers! {
     BR_FROZEN_BINDER = ior::<FrozenStateInfo>(b'r', 21);
     BR_CLEAR_FREEZE_NOTIFICATION_DONE = ior::<u64>(b'r', 22);
 
-    /// A call that nobody answers.
+    /// A one-way transaction.
     TF_ONE_WAY = 0x01;
     TF_ROOT_OBJECT = 0x04;
     TF_STATUS_CODE = 0x08;

@@ -72,7 +72,7 @@ impl Report {
         Self { stats, at_start }
     }
 
-    /// Who takes part.
+    /// The processes that take part.
     pub fn cast(&self, device: &Path, version: i32, manager: i32, service: i32, clients: impl Iterator<Item = i32>) {
         let clients: Vec<String> = clients.map(|pid| pid.to_string()).collect();
         println!("{}, protocol version {version}", device.display());

@@ -153,7 +153,7 @@ pub fn say(line: &mut UnixStream, text: &str) -> std::io::Result<()> {
     line.write_all(&bytes)
 }
 
-/// Waits for text. Nobody speaks before they are spoken to, so no more than one text is ever on the line.
+/// Waits for a message. An actor writes only in answer to a message, so at most one is in the socket.
 pub fn hear(line: &mut UnixStream) -> std::io::Result<String> {
     let mut bytes = vec![0; 8192];
     let mut have = 0;
@@ -214,7 +214,7 @@ pub fn live(part: Part<'_>) -> i32 {
             scope.spawn(|| serve(line, &process, &post, inbox));
         }
         serve(line, &process, &post, inbox);
-        // The other threads wait for lines that nobody speaks on any more.
+        // The other threads wait on channels that have no sender any more.
         std::process::exit(0)
     })
 }
@@ -230,7 +230,7 @@ fn serve(mut line: UnixStream, process: &Mutex<Process>, post: &[&UnixDatagram],
     }
 }
 
-/// One step runs at a time, so nobody ever waits here.
+/// One step runs at a time, so this lock is never contended.
 fn locked(process: &Mutex<Process>) -> MutexGuard<'_, Process> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }

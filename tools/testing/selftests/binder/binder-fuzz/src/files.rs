@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Who has which open file of the device, in the course of a program.
+//! Which process has which open file of the device, in the course of a program.
 //!
 //! An open file ends when the last descriptor and the last mapping of it are gone. The C driver lets go of it some time after
 //! that; to wait for it one must know that it was to happen.
@@ -47,7 +47,7 @@ impl Holds {
 }
 
 impl Files {
-    /// Nobody has anything.
+    /// No process has an open file.
     pub fn new(processes: usize) -> Self {
         Self { next: 0, processes: vec![Holds::default(); processes] }
     }

@@ -64,7 +64,7 @@ struct Maker {
 }
 
 /// A thread: process and thread number.
-type Who = (usize, usize);
+type ThreadId = (usize, usize);
 
 /// Makes the program of a seed, of about `length` steps.
 pub fn program(seed: u64, length: usize) -> Program {
@@ -86,12 +86,12 @@ pub fn program(seed: u64, length: usize) -> Program {
 }
 
 impl Maker {
-    fn step(&mut self, (process, thread): Who, action: Action) {
+    fn step(&mut self, (process, thread): ThreadId, action: Action) {
         self.program.steps.push(Step { process, thread, action });
     }
 
     /// A talk as planned, now and then with something unplanned in it.
-    fn talk(&mut self, who: Who, mut commands: Vec<Cmd>, mut room: usize) {
+    fn talk(&mut self, actor: ThreadId, mut commands: Vec<Cmd>, mut room: usize) {
         if self.rng.chance(8) {
             let at = self.rng.below(commands.len() + 1);
             let extra = self.command();
@@ -102,10 +102,10 @@ impl Maker {
             room = self.rng.pick(ROOMS);
         }
         let place = self.place();
-        self.step(who, Action::Talk(Talk { commands, cut, room, place }));
+        self.step(actor, Action::Talk(Talk { commands, cut, room, place }));
     }
 
-    fn anyone(&mut self) -> Who {
+    fn any_thread(&mut self) -> ThreadId {
         let process = self.rng.below(self.program.mappings.len());
         (process, self.thread())
     }
@@ -165,31 +165,31 @@ impl Maker {
             3 => self.hand_out(),
             4 => self.watch(),
             5 => {
-                let who = self.anyone();
+                let actor = self.any_thread();
                 let count = self.rng.below(4);
                 let commands = (0..count).map(|_| self.command()).collect();
                 let room = if self.rng.chance(70) { AMPLE } else { self.rng.pick(ROOMS) };
-                self.talk(who, commands, room);
+                self.talk(actor, commands, room);
             }
             6 => {
-                let who = self.anyone();
+                let actor = self.any_thread();
                 let ioctl = self.ioctl();
-                self.step(who, Action::Ioctl(ioctl));
+                self.step(actor, Action::Ioctl(ioctl));
             }
             7 => self.read_all(),
             8 => self.freeze(),
             9 => {
-                let who = self.anyone();
+                let actor = self.any_thread();
                 let action = match self.rng.below(3) {
                     0 => Action::Kill,
                     1 => Action::Close { unmap: true },
                     _ => Action::Close { unmap: false },
                 };
-                self.step(who, action);
+                self.step(actor, action);
             }
             10 => {
-                let who = self.anyone();
-                self.step(who, Action::Poll);
+                let actor = self.any_thread();
+                self.step(actor, Action::Poll);
             }
             11 => self.wide_scene(),
             _ => self.step((0, 0), Action::Counts),
@@ -207,26 +207,26 @@ impl Maker {
         }
     }
 
-    /// A call from somebody, most often to the manager, and what is likely to follow.
+    /// A call from a random thread, most often to the manager, and what is likely to follow.
     fn call(&mut self, depth: usize) {
-        let caller = self.anyone();
+        let caller = self.any_thread();
         let handle = self.handle();
         let callee = self.callee(handle, caller);
         let load = self.load();
         self.call_between(caller, callee, handle, load, depth);
     }
 
-    fn callee(&mut self, handle: Handle, caller: Who) -> Who {
+    fn callee(&mut self, handle: Handle, caller: ThreadId) -> ThreadId {
         let thread = self.thread();
         let processes = self.program.mappings.len();
         match handle {
             Handle::No(0) => (0, thread),
-            // Nobody knows beforehand whose node it will be.
+            // The owner of the node is not known before the program runs.
             _ => ((caller.0 + 1 + self.rng.below(processes - 1)) % processes, thread),
         }
     }
 
-    fn call_between(&mut self, caller: Who, callee: Who, handle: Handle, load: Load, depth: usize) {
+    fn call_between(&mut self, caller: ThreadId, callee: ThreadId, handle: Handle, load: Load, depth: usize) {
         let flags = self.flags(0);
         let code = self.rng.below(100) as u32;
         let room = if self.rng.chance(60) { 0 } else { AMPLE };
@@ -265,7 +265,7 @@ impl Maker {
     }
 
     fn one_ways(&mut self) {
-        let caller = self.anyone();
+        let caller = self.any_thread();
         let handle = self.handle();
         let callee = self.callee(handle, caller);
         for _ in 0..1 + self.rng.below(4) {
@@ -299,9 +299,9 @@ impl Maker {
         self.talk(owner, vec![Cmd::AnswerAll, Cmd::Free(Buffer::Held(0))], 0);
     }
 
-    /// The manager hands somebody a handle, who keeps it.
+    /// The manager sends a handle to a process, which keeps it.
     fn hand_out(&mut self) {
-        let asker = self.anyone();
+        let asker = self.any_thread();
         let manager = (0, self.thread());
         self.talk(asker, vec![Cmd::Call { handle: Handle::No(0), code: 2, flags: 0, load: Load::default() }], 0);
         self.talk(manager, Vec::new(), AMPLE);
@@ -313,9 +313,9 @@ impl Maker {
         self.talk(asker, vec![Cmd::Ref(kept, Handle::Recent(0)), Cmd::Free(Buffer::Held(0))], AMPLE);
     }
 
-    /// Somebody asks to be told of a node's death or freezing.
+    /// A process requests a death or freeze notification.
     fn watch(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let handle = self.handle();
         let cookie = 0xc0 + self.rng.below(4) as u64;
         let command =
@@ -327,28 +327,28 @@ impl Maker {
                 _ => Cmd::ClearFreeze(handle, Cookie::No(cookie)),
             });
         }
-        self.talk(who, commands, AMPLE);
+        self.talk(actor, commands, AMPLE);
         if self.rng.chance(25) {
             let process = self.rng.below(self.program.mappings.len());
             self.step((process, 0), Action::Close { unmap: true });
         }
         if self.rng.chance(50) {
             let thread = self.thread();
-            self.talk((who.0, thread), Vec::new(), AMPLE);
+            self.talk((actor.0, thread), Vec::new(), AMPLE);
             let done = match command {
                 Cmd::RequestDeath(..) => Cmd::DeadDone(Cookie::Told),
                 _ => Cmd::FreezeDone(Cookie::Told),
             };
-            self.talk((who.0, thread), vec![done], AMPLE);
+            self.talk((actor.0, thread), vec![done], AMPLE);
         }
     }
 
-    /// Somebody is frozen, is sent something, and is thawed.
+    /// A process is frozen, is sent transactions, and is thawed.
     fn freeze(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let process = self.rng.below(self.program.mappings.len());
         let wait = self.rng.pick(&[0, 0, 1]);
-        self.step(who, Action::Ioctl(Ioctl::Freeze { process: Some(process), enable: 1, wait }));
+        self.step(actor, Action::Ioctl(Ioctl::Freeze { process: Some(process), enable: 1, wait }));
         for _ in 0..self.rng.below(3) {
             if self.rng.chance(50) {
                 self.call(0);
@@ -357,13 +357,13 @@ impl Maker {
             }
         }
         if self.rng.chance(60) {
-            self.step(who, Action::Ioctl(Ioctl::FrozenInfo(Some(process))));
+            self.step(actor, Action::Ioctl(Ioctl::FrozenInfo(Some(process))));
         }
         if self.rng.chance(80) {
-            self.step(who, Action::Ioctl(Ioctl::Freeze { process: Some(process), enable: 0, wait: 0 }));
+            self.step(actor, Action::Ioctl(Ioctl::Freeze { process: Some(process), enable: 0, wait: 0 }));
         }
         if self.rng.chance(50) {
-            self.step(who, Action::Ioctl(Ioctl::FrozenInfo(Some(process))));
+            self.step(actor, Action::Ioctl(Ioctl::FrozenInfo(Some(process))));
         }
     }
 
@@ -412,7 +412,7 @@ impl Maker {
             2 => self.rng.below(200),
             3 => 1000 + self.rng.below(5000),
             4 => 10_000 + self.rng.below(60_000),
-            // As much as somebody has room for, as half of it for one-way calls, and a little more or less.
+            // The size of a mapping, half of it (the limit of one-way calls), and a little more or less.
             _ => {
                 let mapping = self.rng.pick(&self.program.mappings);
                 let part = mapping / self.rng.pick(&[1, 1, 2, 2, 4]);
@@ -540,7 +540,7 @@ impl Maker {
 
     fn ioctl(&mut self) -> Ioctl {
         let processes = self.program.mappings.len();
-        let somebody = if self.rng.chance(93) { Some(self.rng.below(processes)) } else { None };
+        let process = if self.rng.chance(93) { Some(self.rng.below(processes)) } else { None };
         match self.rng.weighted(&[2, 6, 3, 3, 5, 12, 12, 8, 10, 5, 20, 2]) {
             0 => Ioctl::Version,
             1 => Ioctl::SetMaxThreads(self.rng.pick(&[0, 1, 2, 15, u32::MAX])),
@@ -549,8 +549,8 @@ impl Maker {
             4 => Ioctl::ThreadExit,
             5 => Ioctl::NodeDebugInfo(self.rng.pick(&[0, 0x10, 0x20, 0x30, 0x15, u64::MAX])),
             6 => Ioctl::NodeInfoForRef(self.handle(), self.rng.chance(5)),
-            7 => Ioctl::Freeze { process: somebody, enable: self.rng.below(2) as u32, wait: 0 },
-            8 => Ioctl::FrozenInfo(somebody),
+            7 => Ioctl::Freeze { process, enable: self.rng.below(2) as u32, wait: 0 },
+            8 => Ioctl::FrozenInfo(process),
             9 => Ioctl::SpamDetection(self.rng.below(2) as u32),
             10 => Ioctl::ExtendedError,
             _ => Ioctl::Other(self.rng.pick(&[

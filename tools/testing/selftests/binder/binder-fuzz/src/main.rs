@@ -171,8 +171,8 @@ fn settle_manager(driver: &Driver) -> Result<(), String> {
     let binder = Binder::open(&driver.device).map_err(|error| error.to_string())?;
     binder.become_manager().map_err(|error| error.to_string())?;
     // Processes that are not root's open it too.
-    let anybody = std::fs::Permissions::from_mode(0o666);
-    std::fs::set_permissions(&driver.device, anybody).map_err(|error| error.to_string())
+    let all_users = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(&driver.device, all_users).map_err(|error| error.to_string())
 }
 
 struct Report {

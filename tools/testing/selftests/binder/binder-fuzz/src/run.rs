@@ -60,7 +60,7 @@ pub struct Driver {
 pub type Trace = Vec<String>;
 
 impl Driver {
-    /// A driver nobody uses.
+    /// A driver without an open file.
     pub fn new(device: PathBuf, stats: PathBuf, is_c: bool) -> Result<Self, String> {
         let mut driver = Self { device, stats, is_c, before: Counts::new() };
         driver.before = driver.counts()?;
@@ -122,7 +122,7 @@ impl Driver {
         Ok(told.collect::<Vec<_>>().join(", "))
     }
 
-    /// What is left when nobody has the device open any more.
+    /// What is left when no process has the device open.
     fn left(&self) -> Result<String, String> {
         let began = Instant::now();
         loop {
@@ -263,7 +263,7 @@ impl<'a> Cast<'a> {
                 }
                 Action::Counts => vec![behind.tell_counts()?],
                 Action::Lend { to } if self.actors.get(to).is_none_or(Option::is_none) => {
-                    vec!["nobody to lend to".into()]
+                    vec!["no process to lend to".into()]
                 }
                 _ => {
                     let came = self.order(process, step.thread, &Order::Steps(number, count));
@@ -278,7 +278,7 @@ impl<'a> Cast<'a> {
             let closes = files.after(step, &came[0]);
             trace.append(&mut came);
             if trace.last().is_some_and(|told| told.starts_with("silent")) {
-                // Whoever hangs is of no more use.
+                // An actor that hangs is not used again.
                 self.actors[process] = None;
                 break;
             }

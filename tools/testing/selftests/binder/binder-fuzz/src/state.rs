@@ -183,7 +183,7 @@ impl State {
             data.cookie,
             data.code,
             data.flags,
-            if data.sender_pid == 0 { "nobody".into() } else { self.process(data.sender_pid) },
+            if data.sender_pid == 0 { "none".into() } else { self.process(data.sender_pid) },
             data.sender_euid,
             data.data_size,
             self.place(data.buffer),

@@ -139,7 +139,8 @@ impl Process {
     }
 }
 
-/// One who is not root can go back to it, or to another user. Only with all of a process's rights has it a look at its own files.
+/// A process that is not root can become root again, or another user. It can read its own files in /proc only with all
+/// of its rights.
 fn become_user(user: u32) -> nix::Result<()> {
     seteuid(Uid::from_raw(0))?;
     seteuid(Uid::from_raw(user))?;

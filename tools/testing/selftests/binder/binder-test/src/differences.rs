@@ -39,7 +39,7 @@ differences! {
     KilledNode = "killed-node",
     /// Whether a thread that is killed carries out the rest of its commands.
     KilledWriter = "killed-writer",
-    /// Whose pid is meant by who freezes a process.
+    /// In which pid namespace `BINDER_FREEZE` looks up a pid.
     FreezeNamespace = "freeze-namespace",
     /// Which processes can be frozen from a device.
     FreezeMount = "freeze-mount",
@@ -49,7 +49,7 @@ differences! {
     OvertakenFreeze = "overtaken-freeze",
     /// Whether a process can be frozen with a very long time-out.
     FreezeTimeout = "freeze-timeout",
-    /// What becomes of the buffer of a call or a reply that nobody reads.
+    /// What becomes of the buffer of a transaction or reply that is never read.
     LostBuffer = "lost-buffer",
     /// What an epoll hears after the thread that set it up has left.
     DeafEpoll = "deaf-epoll",

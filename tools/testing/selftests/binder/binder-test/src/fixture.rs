@@ -304,7 +304,7 @@ impl Registry {
         end.give_back(&reply);
     }
 
-    /// Kills the manager and waits until nobody stands in its place.
+    /// Kills the manager and waits until the context has none.
     pub fn kill(mut self, end: &mut End) {
         self.peer.kill();
         let empty = Parcel::new();

@@ -94,7 +94,7 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
                 println!("not ok {number} {}", test.name);
             }
         }
-        // Live where somebody watches; a broken pipe ends the run soon enough.
+        // Results appear as they come; a broken pipe ends the run at the next write.
         let _ = std::io::stdout().flush();
     }
     println!("# Totals: pass:{passed} fail:{failed} xfail:0 xpass:0 skip:{skipped} error:0");
@@ -129,7 +129,7 @@ fn run_one(env: &Env, test: &Test, timeout: Duration) -> (Outcome, String) {
         Outcome::Skipped(_) => {
             let reason = output.lines().find_map(|line| line.strip_prefix(SKIP_MARK)).map(str::to_owned);
             output.retain(|_| false);
-            // A skip without a reason is a test that does not run and nobody knows why.
+            // A skip has to say why the test did not run.
             reason.map_or_else(|| Outcome::Failed("skipped without a reason".to_owned()), Outcome::Skipped)
         }
         other => other,
@@ -151,7 +151,7 @@ fn watch(env: &Env, test: &Test, timeout: Duration, output: &mut Vec<u8>) -> nix
     })?
     .release();
     drop(write);
-    // Both do it, so that it is done whoever comes first; the second is refused once the child has moved on.
+    // Parent and child both call it: either may run first. The later call fails once the child has moved on.
     let _ = unistd::setpgid(pid, pid);
 
     let deadline = Instant::now() + timeout;
@@ -163,7 +163,7 @@ fn watch(env: &Env, test: &Test, timeout: Duration, output: &mut Vec<u8>) -> nix
         match poll(&mut fds, PollTimeout::from(TICK_MS)) {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => match read.read(&mut chunk) {
-                // Nobody is left who could write: the test is over or about to be.
+                // No writer is left: the test is over or about to be.
                 Ok(0) => ended = wait_until(pid, deadline)?,
                 Ok(count) => {
                     output.extend_from_slice(&chunk[..count]);

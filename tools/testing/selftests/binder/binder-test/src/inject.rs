@@ -166,7 +166,7 @@ impl Shot<'_> {
 pub struct Live(BTreeMap<String, u64>);
 
 impl Live {
-    /// As of now, when the last call is over: who answered it may hold it a moment longer than who was answered. `None`
+    /// As of now, when the last call is over: the callee may hold it a moment longer than the caller. `None`
     /// where the driver does not tell.
     #[track_caller]
     pub fn now() -> Option<Self> {

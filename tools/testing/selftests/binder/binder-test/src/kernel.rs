@@ -78,7 +78,7 @@ pub struct Pages {
     pub absent: usize,
 }
 
-/// What stands behind the mapping of `pages` pages of a process. Nobody but the driver knows of pages that are not in
+/// The pages behind the mapping of `pages` pages of a process. Only the driver knows of pages that are not in
 /// any page table.
 #[track_caller]
 pub fn pages_behind(env: &Env, pid: i32, pages: usize) -> Pages {
@@ -192,7 +192,7 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // What is left of it does nobody any harm.
+        // A directory that is left behind does no harm.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -337,7 +337,7 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// One whose memory can be limited. Nobody is in it yet.
+    /// An empty group with the memory controller.
     pub fn new(env: &Env, name: &str) -> Self {
         if fs::write(Path::new(CGROUPS).join("cgroup.subtree_control"), "+memory").is_err() {
             env.skip("no control groups that limit memory at /sys/fs/cgroup");
@@ -345,14 +345,14 @@ impl Cgroup {
         Self::plain(name)
     }
 
-    /// One with what every one has. Nobody is in it yet.
+    /// An empty group without further controllers.
     pub fn plain(name: &str) -> Self {
         let folder = Path::new(CGROUPS).join(format!("binder-test-{}-{name}", std::process::id()));
         fs::create_dir(&folder).expect("a control group");
         Self { folder }
     }
 
-    /// One below it, whose memory can be limited. Nobody may be in this one itself.
+    /// A child group with the memory controller. This group itself must have no processes.
     #[track_caller]
     pub fn child(&self, name: &str) -> Self {
         write(self.folder.join("cgroup.subtree_control"), "+memory");
@@ -361,7 +361,7 @@ impl Cgroup {
         Self { folder }
     }
 
-    /// Removes it; nobody is in it any more, though the kernel may not be done with those that were.
+    /// Removes it. It has no processes, but the kernel may still be cleaning up after the last ones.
     #[track_caller]
     pub fn remove(self) {
         until(|| match fs::remove_dir(&self.folder) {
@@ -371,13 +371,13 @@ impl Cgroup {
         });
     }
 
-    /// Whoever is in it gets as many as there are.
+    /// Gives its processes all there are.
     #[track_caller]
     pub fn no_limit(&self) {
         write(self.folder.join("memory.max"), "max");
     }
 
-    /// Whoever is in it gets no more than so many bytes.
+    /// Limits the memory of its processes to so many bytes.
     #[track_caller]
     pub fn limit(&self, bytes: usize) {
         write(self.folder.join("memory.max"), &bytes.to_string());
@@ -423,7 +423,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Whoever is still in it is killed when the test is over; an empty group does no harm.
+        // Processes still in it are killed when the test is over; an empty group does no harm.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -460,7 +460,7 @@ pub fn meminfo(name: &str) -> u64 {
     }
 }
 
-/// KB of memory that nobody has: what is free, and what each processor keeps at hand, tens of megabytes at times, which
+/// KB of unused memory: free pages, and those on per-CPU lists, at times tens of megabytes, which
 /// the kernel does not call free.
 #[track_caller]
 pub fn unclaimed() -> u64 {

@@ -64,7 +64,7 @@ fn leave_mounts() {
         .expect("private mounts");
 }
 
-/// Enters a user namespace in which the caller, whoever it is, is root, and a mount namespace with it.
+/// Enters a user namespace in which the caller is root, and a mount namespace of it.
 ///
 /// The caller must have one thread.
 pub fn become_root_of_a_user_namespace() {

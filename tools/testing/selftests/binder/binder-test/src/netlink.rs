@@ -17,7 +17,7 @@ use nix::sys::socket::recv;
 use nix::sys::socket::send;
 use nix::sys::socket::socket;
 
-/// `GENL_ID_CTRL`: who knows the families.
+/// `GENL_ID_CTRL`: the generic netlink controller, which resolves family names.
 const CONTROLLER: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
@@ -45,7 +45,7 @@ fn u32_of(bytes: &[u8]) -> u32 {
     u32::from_ne_bytes(bytes.try_into().expect("four bytes"))
 }
 
-/// Somebody who listens.
+/// A member of the multicast group.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,

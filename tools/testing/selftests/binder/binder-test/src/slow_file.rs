@@ -148,7 +148,7 @@ impl SlowFile {
         bytes.extend(body);
         match (&self.connection).write(&bytes) {
             Ok(written) => assert_eq!(written, len),
-            // Nobody waits for it any more.
+            // The request was aborted.
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
         }
     }

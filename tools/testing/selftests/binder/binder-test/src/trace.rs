@@ -97,7 +97,7 @@ impl Trace {
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // It is refused to nobody: the test has none of its files open.
+        // This does not fail with EBUSY: the test has none of its files open.
         let _ = fs::remove_dir(&self.instance);
     }
 }

@@ -240,7 +240,7 @@ fn clean_warning(room: &mut Room) -> usize {
     usize::from(warn_on!(room.a == 7))
 }
 
-/// Nobody calls it; it keeps the fields from being unused.
+/// Never called: it keeps the fields from being unused.
 #[allow(dead_code)]
 fn room() -> Result<Room> {
     let owner = KBox::pin_init(new_spinlock!(0, "planted"), GFP_KERNEL)?;

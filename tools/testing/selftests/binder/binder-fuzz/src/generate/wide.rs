@@ -8,7 +8,7 @@ use binder_client::uapi;
 use super::AMPLE;
 use super::MAPPINGS;
 use super::Maker;
-use super::Who;
+use super::ThreadId;
 use crate::program::Action;
 use crate::program::Buffer;
 use crate::program::Cmd;
@@ -49,9 +49,9 @@ impl Maker {
             6 => self.loopers(),
             7 => self.die_in_call(),
             _ => {
-                let who = self.anyone();
+                let actor = self.any_thread();
                 let ioctl = self.odd_ioctl();
-                self.step(who, Action::Ioctl(ioctl));
+                self.step(actor, Action::Ioctl(ioctl));
             }
         }
     }
@@ -72,26 +72,26 @@ impl Maker {
         }
     }
 
-    /// A second device, a device of somebody else's, a device that is closed and opened again.
+    /// A second device, a device of another process, a device that is closed and opened again.
     fn devices(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         match self.rng.weighted(&[3, 3, 4, 3, 2]) {
             0 => {
-                self.open(who);
+                self.open(actor);
                 if self.rng.chance(60) {
-                    self.publish(who.0);
+                    self.publish(actor.0);
                 }
                 if self.rng.chance(50) {
                     self.call(1);
                 }
                 if self.rng.chance(60) {
-                    self.step(who, Action::Switch);
+                    self.step(actor, Action::Switch);
                 }
             }
-            1 => self.step(who, Action::Switch),
+            1 => self.step(actor, Action::Switch),
             2 => {
                 let to = self.rng.below(self.program.mappings.len());
-                self.step(who, Action::Lend { to });
+                self.step(actor, Action::Lend { to });
                 for _ in 0..self.rng.below(3) {
                     self.call(1);
                 }
@@ -102,97 +102,97 @@ impl Maker {
                 }
             }
             3 => {
-                self.step(who, Action::CloseCopy);
-                self.talk(who, Vec::new(), AMPLE);
+                self.step(actor, Action::CloseCopy);
+                self.talk(actor, Vec::new(), AMPLE);
             }
             _ => {
                 let unmap = self.rng.chance(70);
-                self.step(who, Action::Close { unmap });
-                self.open(who);
-                let manage = if self.rng.chance(60) { 0 } else { who.0 };
-                if manage == who.0 {
-                    self.step(who, Action::Ioctl(Ioctl::BecomeManager));
+                self.step(actor, Action::Close { unmap });
+                self.open(actor);
+                let manage = if self.rng.chance(60) { 0 } else { actor.0 };
+                if manage == actor.0 {
+                    self.step(actor, Action::Ioctl(Ioctl::BecomeManager));
                 }
-                self.publish(who.0);
+                self.publish(actor.0);
             }
         }
     }
 
-    fn open(&mut self, who: Who) {
+    fn open(&mut self, actor: ThreadId) {
         let mapping = self.rng.pick(MAPPINGS);
-        self.step(who, Action::Open { mapping });
+        self.step(actor, Action::Open { mapping });
         // Its first read tells nothing.
-        self.talk(who, vec![Cmd::EnterLooper], AMPLE);
+        self.talk(actor, vec![Cmd::EnterLooper], AMPLE);
     }
 
     /// What a mapping holds, and how it can be had.
     fn memory(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         match self.rng.weighted(&[6, 3, 1, 2]) {
             0 => {
                 // What is left of a buffer that was given back.
                 let manager = (0, self.thread());
                 let flags = self.rng.pick(&[0, uapi::TF_CLEAR_BUF]);
                 let load = self.load();
-                self.talk(who, vec![Cmd::Call { handle: Handle::No(0), code: 3, flags, load }], 0);
+                self.talk(actor, vec![Cmd::Call { handle: Handle::No(0), code: 3, flags, load }], 0);
                 self.talk(manager, Vec::new(), AMPLE);
                 let len = self.rng.pick(&[8, 64, 4096, 20000]);
                 self.step(manager, Action::Peek { buffer: Buffer::Held(0), len });
                 let reply = Cmd::Reply { code: 0, flags, load: self.load() };
                 self.talk(manager, vec![Cmd::Free(Buffer::Held(0)), reply], AMPLE);
                 self.step(manager, Action::Peek { buffer: Buffer::Freed(0), len });
-                self.talk(who, Vec::new(), AMPLE);
-                self.talk(who, vec![Cmd::Free(Buffer::Held(0))], 0);
-                self.step(who, Action::Peek { buffer: Buffer::Freed(0), len });
+                self.talk(actor, Vec::new(), AMPLE);
+                self.talk(actor, vec![Cmd::Free(Buffer::Held(0))], 0);
+                self.step(actor, Action::Peek { buffer: Buffer::Freed(0), len });
             }
             1 => {
                 let len = self.rng.pick(&[1, 4096, 8192, 65536]);
                 let how = self.rng.pick(&[Map::Usual, Map::Shared, Map::Writable, Map::Offset]);
-                self.step(who, Action::Map { len, how });
+                self.step(actor, Action::Map { len, how });
             }
             2 => {
-                self.step(who, Action::Unmap);
+                self.step(actor, Action::Unmap);
                 if self.rng.chance(50) {
-                    self.step(who, Action::Map { len: 65536, how: Map::Usual });
+                    self.step(actor, Action::Map { len: 65536, how: Map::Usual });
                 }
             }
-            _ => self.step(who, Action::MakeWritable),
+            _ => self.step(actor, Action::MakeWritable),
         }
     }
 
-    /// Somebody is not root for a while.
+    /// A process is not root for a while.
     fn users(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let user = self.rng.pick(&[1000, 1000, 65534]);
-        self.step(who, Action::User(user));
+        self.step(actor, Action::User(user));
         for _ in 0..1 + self.rng.below(2) {
             match self.rng.below(5) {
-                0 => self.open(who),
-                1 => self.step(who, Action::Ioctl(Ioctl::BecomeManager)),
+                0 => self.open(actor),
+                1 => self.step(actor, Action::Ioctl(Ioctl::BecomeManager)),
                 2 => {
                     let ioctl = self.ioctl();
-                    self.step(who, Action::Ioctl(ioctl));
+                    self.step(actor, Action::Ioctl(ioctl));
                 }
                 _ => {
                     let handle = self.handle();
-                    let callee = self.callee(handle, who);
+                    let callee = self.callee(handle, actor);
                     let load = self.load();
-                    self.call_between(who, callee, handle, load, 0);
+                    self.call_between(actor, callee, handle, load, 0);
                 }
             }
         }
         if self.rng.chance(70) {
-            self.step(who, Action::User(0));
+            self.step(actor, Action::User(0));
         }
     }
 
-    /// More one-way calls than somebody takes.
+    /// More one-way calls than their receiver reads.
     fn flood(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let handle = self.handle();
-        let callee = self.callee(handle, who);
+        let callee = self.callee(handle, actor);
         if self.rng.chance(80) {
-            self.step(who, Action::Ioctl(Ioctl::SpamDetection(1)));
+            self.step(actor, Action::Ioctl(Ioctl::SpamDetection(1)));
         }
         let head = self.rng.pick(&[0, 8, 100, 1000, 4000]);
         let flags = uapi::TF_ONE_WAY | self.rng.pick(&[0, 0, uapi::TF_UPDATE_TXN]);
@@ -201,66 +201,66 @@ impl Maker {
             let one = Cmd::Call { handle, code: 7, flags, load };
             let count = 1 + self.rng.below(14);
             let room = if self.rng.chance(80) { AMPLE } else { 0 };
-            self.talk(who, vec![one; count], room);
+            self.talk(actor, vec![one; count], room);
             if self.rng.chance(30) {
                 self.talk(callee, Vec::new(), AMPLE);
                 self.talk(callee, vec![Cmd::Free(Buffer::Held(0))], AMPLE);
             }
         }
-        self.talk(who, Vec::new(), AMPLE);
+        self.talk(actor, Vec::new(), AMPLE);
     }
 
-    /// Somebody watches the device instead of reading it.
+    /// A thread waits in epoll instead of reading.
     fn watch_file(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let edge = self.rng.chance(50);
-        self.step(who, Action::Epoll(Epoll::Watch { edge }));
-        self.step(who, Action::Epoll(Epoll::Wait));
+        self.step(actor, Action::Epoll(Epoll::Watch { edge }));
+        self.step(actor, Action::Epoll(Epoll::Wait));
         match self.rng.below(4) {
             0 => self.one_ways(),
-            1 => self.publish(who.0),
+            1 => self.publish(actor.0),
             2 => self.watch(),
             _ => self.call(1),
         }
-        let looks = (who.0, self.thread());
+        let looks = (actor.0, self.thread());
         self.step(looks, Action::Epoll(Epoll::Wait));
-        self.step(who, Action::Epoll(Epoll::Wait));
-        self.talk(who, Vec::new(), AMPLE);
-        self.step(who, Action::Epoll(Epoll::Wait));
+        self.step(actor, Action::Epoll(Epoll::Wait));
+        self.talk(actor, Vec::new(), AMPLE);
+        self.step(actor, Action::Epoll(Epoll::Wait));
         if self.rng.chance(30) {
-            self.step(who, Action::Epoll(Epoll::Forget));
+            self.step(actor, Action::Epoll(Epoll::Forget));
         }
         if self.rng.chance(30) {
-            self.step(who, Action::Ioctl(Ioctl::ThreadExit));
-            self.step(who, Action::Epoll(Epoll::Wait));
+            self.step(actor, Action::Ioctl(Ioctl::ThreadExit));
+            self.step(actor, Action::Epoll(Epoll::Wait));
         }
     }
 
-    /// How nice somebody is, and who takes over from whom.
+    /// Nice values, and how a receiver inherits that of its caller.
     fn nice(&mut self) {
-        let who = self.anyone();
+        let actor = self.any_thread();
         let nice = self.rng.pick(&[-20, -10, -1, 1, 5, 10, 19]);
-        self.step(who, Action::Nice(nice));
+        self.step(actor, Action::Nice(nice));
         if self.rng.chance(30) {
-            let other = self.anyone();
+            let other = self.any_thread();
             let nice = self.rng.pick(&[-5, 7]);
             self.step(other, Action::Nice(nice));
         }
         let handle = self.handle();
-        let callee = self.callee(handle, who);
+        let callee = self.callee(handle, actor);
         let load = self.load();
-        self.call_between(who, callee, handle, load, 2);
+        self.call_between(actor, callee, handle, load, 2);
         if self.rng.chance(70) {
-            self.step(who, Action::Nice(0));
+            self.step(actor, Action::Nice(0));
         }
     }
 
     /// Threads that are asked for, and threads that come by themselves.
     fn loopers(&mut self) {
         let process = self.rng.below(self.program.mappings.len());
-        let who = (process, self.thread());
+        let actor = (process, self.thread());
         let threads = self.rng.pick(&[0, 1, 2, 15]);
-        self.step(who, Action::Ioctl(Ioctl::SetMaxThreads(threads)));
+        self.step(actor, Action::Ioctl(Ioctl::SetMaxThreads(threads)));
         for _ in 0..1 + self.rng.below(3) {
             let thread = (process, self.thread());
             let enter = match self.rng.below(4) {
@@ -281,12 +281,12 @@ impl Maker {
         }
     }
 
-    /// Somebody dies in the middle of a call, and others have asked to be told.
+    /// A process dies in the middle of a call; other processes have requested death notifications.
     fn die_in_call(&mut self) {
-        let caller = self.anyone();
+        let caller = self.any_thread();
         let handle = self.handle();
         let callee = self.callee(handle, caller);
-        let watcher = self.anyone();
+        let watcher = self.any_thread();
         if self.rng.chance(60) {
             let cookie = 0xd0 + self.rng.below(4) as u64;
             let handle = self.handle();
@@ -299,7 +299,7 @@ impl Maker {
         if self.rng.chance(70) {
             self.talk(callee, Vec::new(), AMPLE);
         }
-        let next = self.anyone();
+        let next = self.any_thread();
         if self.rng.chance(50) {
             let handle = self.handle();
             let load = self.load();

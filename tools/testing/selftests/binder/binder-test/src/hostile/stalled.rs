@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Memory that makes whoever touches it wait, the kernel included.
+//! Memory in which the first access to a page blocks, also from the kernel (userfaultfd).
 
 use std::ffi::c_void;
 use std::os::fd::AsRawFd;
@@ -74,7 +74,7 @@ impl Stalled {
         unsafe { uffdio_api(fd.as_raw_fd(), &mut api) }.expect("UFFDIO_API");
         let mut register =
             Register { start: memory.at(0), len: (pages * PAGE) as u64, mode: MODE_MISSING, ..Register::default() };
-        // SAFETY: as above; the range is the arena's, which nobody has touched.
+        // SAFETY: as above; the range is the arena's and has not been touched.
         unsafe { uffdio_register(fd.as_raw_fd(), &mut register) }.expect("UFFDIO_REGISTER");
         Self { fd, memory }
     }
@@ -84,7 +84,7 @@ impl Stalled {
         self.memory.at(offset)
     }
 
-    /// The page that somebody waits for.
+    /// The page that an access waits for.
     pub fn wanted(&self) -> Option<usize> {
         let mut message = [0u8; 32];
         match nix::unistd::read(&self.fd, &mut message) {
@@ -98,7 +98,7 @@ impl Stalled {
         }
     }
 
-    /// Lets a page be there. Whoever waits for it goes on.
+    /// Fills in a page. Accesses that wait for it go on.
     pub fn supply(&self, page: usize, bytes: &[u8; PAGE]) {
         let from = bytes.as_ptr() as u64;
         let mut copy = Copy { to: self.at(page * PAGE), from, len: PAGE as u64, ..Copy::default() };

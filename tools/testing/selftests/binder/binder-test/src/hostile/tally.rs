@@ -37,7 +37,7 @@ impl Tally {
         assert!(index < self.len);
         // SAFETY: the index is inside; the memory is aligned to a page, zeroed, and stays.
         let place = unsafe { self.base.add(index) };
-        // SAFETY: as above; any bytes are a valid atomic, and nobody has a reference that is not shared.
+        // SAFETY: as above; any bytes are a valid atomic, and all references to it are shared.
         unsafe { place.as_ref() }
     }
 }

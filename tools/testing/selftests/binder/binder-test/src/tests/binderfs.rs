@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file system: devices that are asked for, mounts, options, and who owns what.
+//! binderfs: adding devices, mounts, options, and ownership.
 //!
 //! The device under `/dev` has no part in these, but for its name: `--module-params` must say `devices=`.
 
@@ -94,7 +94,7 @@ const MAX: u32 = 1 << 20;
 /// What every driver can do, and says so.
 const FEATURES: [&str; 3] = ["oneway_spam_detection", "extended_error", "freeze_notification"];
 
-/// What this driver can do: it tells of failures if there is somebody to ask for it.
+/// The features of this driver.
 fn features() -> BTreeSet<String> {
     let mut all: BTreeSet<String> = FEATURES.map(str::to_owned).into();
     match Listener::new() {
@@ -293,7 +293,7 @@ fn devices_replace_and_exchange(_: &Env) {
     assert_eq!(rename(&two, &one), Ok(()));
     assert_eq!(device_number(&one), numbers.0);
     assert_eq!(open_error(&two), Some(Errno::ENOENT));
-    // The one that was replaced goes on for whoever has it.
+    // The device that was replaced still works for open files.
     assert_eq!(open.version(), Ok(uapi::BINDER_CURRENT_PROTOCOL_VERSION));
     // Onto itself is nothing.
     assert_eq!(rename(&one, &one), Ok(()));
@@ -351,7 +351,7 @@ fn an_unlinked_device_goes_on(env: &Env) {
     mount.make("device");
     assert_ne!(device_number(&device), number);
     let other = Binder::open(&device).expect("open");
-    other.become_manager().expect("nobody was");
+    other.become_manager().expect("the context had none");
     pair.check();
 }
 
@@ -637,7 +637,7 @@ fn a_user_namespace_without_a_root(env: &Env) {
     let mut wanted = devices(env);
     wanted.extend([CONTROL.to_owned(), "features".to_owned()]);
     assert_eq!(mount.names(""), wanted);
-    // Nobody here is its owner.
+    // The owner is not mapped in this user namespace.
     assert_eq!(errno(File::open(mount.at(CONTROL))), Some(Errno::EACCES));
 }
 

@@ -129,7 +129,7 @@ fn a_mount_of_ones_own_reaches_no_other(env: &Env) {
     assert_eq!(reach.frozen(), [false]);
 }
 
-/// Whoever may mount there may freeze there.
+/// A process that may mount in the namespace may freeze in the mount.
 fn root_of_the_mounts_user_namespace_may(env: &Env) {
     let peer = Peer::start(env, |env, line| {
         unshare(CloneFlags::CLONE_NEWUSER).expect("unshare");

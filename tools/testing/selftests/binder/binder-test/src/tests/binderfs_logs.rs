@@ -143,7 +143,7 @@ fn files_of_processes_come_and_go_together(env: &Env) {
             })
         })
         .collect();
-    // Somebody looks meanwhile; what is there can be read or is gone.
+    // Read the logs meanwhile: each file can be read or is gone.
     for _ in 0..50 {
         for name in mount.names("binder_logs/proc") {
             match fs::read_to_string(mount.at("binder_logs/proc").join(name)) {

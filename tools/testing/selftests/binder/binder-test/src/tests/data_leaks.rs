@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nobody ever reads a byte that was not sent to him.
+//! No process reads bytes that were not sent to it.
 //!
 //! Every transaction is filled with a byte of its own, and every process searches all that it can read of its mapping - the
 //! padding between the parts of a buffer, the rest of the last page, and pages that no buffer touches - for

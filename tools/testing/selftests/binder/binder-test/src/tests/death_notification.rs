@@ -38,7 +38,7 @@ tests! { Interface, "death_notification":
     equal_cookies_are_acknowledged_in_turn,
 }
 
-/// A client with a handle to a node of somebody whose end can be had.
+/// A client with a handle to a node of a process that can be killed.
 struct Scene {
     client: End,
     doomed: Option<End>,
@@ -331,7 +331,7 @@ fn told_to_a_waiting_thread(env: &Env) {
         let mut looper = binder_client::Looper::new(binder);
         looper.queue().enter_looper();
         looper.flush().expect("BC_ENTER_LOOPER");
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        say.send(binder_client::process::thread_id()).expect("the receiver is there");
         looper.next()
     });
     let thread = hear.recv().expect("the thread is there");

@@ -217,7 +217,7 @@ fn death_notifications(env: &Env) {
     let pair = Pair::new(env);
     let mut client = pair.client.enter();
     let live = Live::now();
-    // Asking, with the death of whom it is about telling whether it was done.
+    // Request a notification; the death of the node's owner then shows whether the request was recorded.
     faults.walk("BC_REQUEST_DEATH_NOTIFICATION", |shot| {
         let (server, handle) = pair.registry.another(env, &mut client);
         let mut commands = Commands::new();

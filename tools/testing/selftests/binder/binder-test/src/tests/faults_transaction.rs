@@ -80,7 +80,7 @@ fn own_nodes(_: &Scene, number: u64) -> Load {
 }
 
 fn handles(scene: &Scene, _: u64) -> Load {
-    // One comes home and one goes to somebody who did not have it.
+    // One is of the receiver's own node, one is new to the receiver.
     let mut parcel = Parcel::from_object(&object::handle(scene.pair.handle));
     parcel.object(&object::handle(scene.others));
     parcel.object(&object::weak_handle(scene.others));
@@ -400,7 +400,7 @@ fn read(env: &Env, scene: fn(&Env) -> Scene, flags: u32, what: &str, make: Make)
         drop(load);
         let (result, told) = read_once(shot, &mut scene.pair.server);
         let (client, server) = scene.settle();
-        // Who waits for a reply is told of a call that cannot be delivered; else nobody is.
+        // Only the sender of a synchronous transaction is told that it could not be delivered.
         let waiting = usize::from(is_answered(flags));
         match (told.calls + server.calls, client.replies, client.failures) {
             (1, replies, 0) if replies == waiting => {}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Frozen processes: who may call them, what is kept for them, and who is told.
+//! Frozen processes: which transactions they get, and freeze notifications.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -313,7 +313,7 @@ fn freezing_waits_for_calls_that_are_out(env: &Env) {
     let binder = scene.client.binder().clone();
     let (say, hear) = mpsc::channel();
     let freezing = std::thread::spawn(move || {
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        say.send(binder_client::process::thread_id()).expect("the receiver is there");
         let mut info = FreezeInfo { pid, enable: 1, timeout_ms: 600_000 };
         binder.ioctl(uapi::BINDER_FREEZE, &mut info)
     });
@@ -753,7 +753,7 @@ pub fn thaw_and_ask(binder: &Binder, pid: i32) -> [nix::Result<i32>; 2] {
     [thawed, binder.ioctl(uapi::BINDER_GET_FROZEN_INFO, &mut info)]
 }
 
-/// As Android does with an application that nobody looks at: the driver is told, and a control group stops its threads.
+/// As Android freezes a cached application: `BINDER_FREEZE` first, then the cgroup freezer stops its threads.
 fn control_group_that_stops_a_waiting_process(env: &Env) {
     let mut scene = Scene::new(env);
     let group = Cgroup::plain("frozen");

@@ -155,7 +155,7 @@ pub fn refused(env: &Env) -> [nix::Result<i32>; 2] {
     }
 }
 
-/// What a user is told who opens the device and names a process.
+/// The result of `BINDER_FREEZE` for a user that opens the device and names a process.
 #[track_caller]
 pub fn told(env: &Env, user: u32, pid: i32) -> [nix::Result<i32>; 2] {
     as_user(user, || thaw_and_ask(&Binder::open(&env.device).expect("open"), pid))

@@ -56,7 +56,7 @@ fn version_is_8(env: &Env) {
 
 fn unknown_request_is_einval(env: &Env) {
     let binder = unmapped(env);
-    // A number nobody has, a number of another kind of device, and one without a size.
+    // An unused number, a number of another kind of device, and one without a size.
     for request in [0x4004_62ff, 0xc004_6b09, 0x6209, 0x0000_6200, 0xffff_ffff] {
         assert_eq!(hostile::ioctl_at(&binder, request, 0), Err(Errno::EINVAL), "{request:#x}");
     }
@@ -126,14 +126,14 @@ fn manager_ext_takes_the_flags(env: &Env) {
     });
     let peer = Peer::start(env, |env, _| {
         let mut end = End::open(env);
-        let parcel = Parcel::from_bytes(b"who");
+        let parcel = Parcel::from_bytes(b"call");
         let reply = end.blocking(|looper| looper.call(Call::new(0, 9, &parcel))).expect("a reply");
         assert_eq!(end.take(&reply).data, b"I");
     });
     let mut end = End::over(binder).enter();
     let received = end.wait_transaction();
     assert_eq!((received.target, received.cookie, received.code), (0x7000, 0x8000, 9));
-    assert_eq!(end.take(&received).data, b"who");
+    assert_eq!(end.take(&received).data, b"call");
     end.blocking(|looper| looper.reply(&Parcel::from_bytes(b"I"))).expect("BC_REPLY");
     peer.join();
 }

@@ -533,7 +533,7 @@ fn a_file_of_a_dead_process(env: &Env) {
     assert_eq!(&buffer, b"binder pro");
     peer.kill();
     until(|| !path.exists());
-    // debugfs lets nobody into a file that was removed, but for closing it.
+    // debugfs allows only close on a file that was removed.
     for file in [&before, &unread] {
         assert_eq!(errno(file.read_at(&mut buffer, 0)), Some(Errno::EIO));
     }

@@ -148,7 +148,7 @@ fn register(binder: &std::sync::Arc<Binder>) -> Registered {
         commands.register_looper();
         let (result, _) = binder.write_read(commands.bytes(), &mut []);
         assert_eq!(result, Ok(()));
-        say.send(()).expect("somebody listens");
+        say.send(()).expect("the receiver is there");
         // The other end is dropped when the thread is to end.
         let _: Result<(), _> = stopped.recv();
         assert_eq!(binder.thread_exit(), Ok(()));
@@ -234,7 +234,7 @@ fn no_request_while_a_thread_waits(env: &Env) {
         let mut looper = binder_client::Looper::new(binder);
         looper.queue().enter_looper();
         looper.flush().expect("BC_ENTER_LOOPER");
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        say.send(binder_client::process::thread_id()).expect("the receiver is there");
         looper.next()
     });
     let thread = hear.recv().expect("the thread is there");

@@ -87,7 +87,7 @@ fn writable_mapping_is_eperm(env: &Env) {
     assert!(map(&binder, READ, MapFlags::MAP_PRIVATE, 0).is_ok());
 }
 
-/// A server that receives in a mapping nobody reads but through the kernel, and its client.
+/// A server whose mapping is read through the kernel only, and its client.
 fn torn(env: &Env, len: usize) -> (Pair, Torn) {
     let registry = Registry::start(env);
     let server = End::open_unmapped(env);

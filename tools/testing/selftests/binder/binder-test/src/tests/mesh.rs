@@ -338,10 +338,10 @@ impl Threads {
                 std::thread::spawn(move || {
                     looper.queue().enter_looper();
                     looper.flush().expect("BC_ENTER_LOOPER");
-                    own.send(process::thread_id()).expect("somebody listens");
+                    own.send(process::thread_id()).expect("the receiver is there");
                     for step in told {
                         match step {
-                            Step::Read => say.send((index, looper.next())).expect("somebody listens"),
+                            Step::Read => say.send((index, looper.next())).expect("the receiver is there"),
                             Step::GiveBack(buffer) => {
                                 looper.queue().free_buffer(buffer);
                                 looper.flush().expect("BC_FREE_BUFFER");

@@ -296,7 +296,7 @@ fn unload_while_events_are_traced(env: &Env) {
         use_it(env);
         assert!(!trace.of("binder_rs_transaction").is_empty());
         module.unload_eventually();
-        // The kernel forgets events that nobody can describe any more.
+        // The kernel discards events whose format went with the module.
         assert_eq!(trace.events(), []);
         module.load();
         trace.enable();

@@ -21,7 +21,7 @@ tests! { Reclaim, "module_reload":
     unload_while_memory_is_short,
 }
 
-/// KB that nobody has, once what can be given back is.
+/// KB of unused memory, after caches are dropped.
 fn free() -> u64 {
     squeeze();
     unclaimed()

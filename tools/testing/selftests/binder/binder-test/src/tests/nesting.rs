@@ -103,7 +103,7 @@ fn call_back_does_not_go_to_another_thread(env: &Env) {
         let mut looper = Looper::new(binder);
         looper.queue().enter_looper();
         looper.flush().expect("BC_ENTER_LOOPER");
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        say.send(binder_client::process::thread_id()).expect("the receiver is there");
         looper.next()
     });
     let thread = hear.recv().expect("the thread is there");
@@ -122,7 +122,7 @@ fn call_back_does_not_go_to_another_thread(env: &Env) {
     pair.server.answer(&Parcel::new());
     let reply = replies(&mut pair.client);
     pair.client.give_back(&reply);
-    // The other one gets what is for anybody.
+    // The other thread gets work of the process.
     pair.server.start(Call::one_way(back, 3, &Parcel::new()));
     let got = waiting.join().expect("the thread is well");
     assert!(matches!(got, Ok(Return::Transaction(TransactionData { code: 3, .. }))), "{got:x?}");
@@ -330,8 +330,8 @@ fn inner_reply_must_come_first(env: &Env) {
     pair.check();
 }
 
-/// Libraries wait for the word that a reply was taken and drop any other reply meanwhile: one that comes too early is
-/// lost, and they wait for it forever. It comes as soon as the one who was replied to goes on, at whatever moment.
+/// Libraries wait for `BR_TRANSACTION_COMPLETE` of a reply and drop any other reply meanwhile: a reply that comes too
+/// early is lost, and they wait for it forever. The outer reply can come as soon as the receiver of the inner one goes on.
 fn inner_reply_is_taken_before_the_outer_comes(env: &Env) {
     let Both { mut pair, back } = Both::new(env);
     let rounds = 2000;
@@ -400,7 +400,7 @@ fn caller_that_exits_its_thread_is_not_answered(env: &Env) {
     assert_eq!(pair.client.binder().thread_exit(), Ok(()));
     pair.server.give_back(&outer);
     pair.server.start_reply(Call::reply(&Parcel::new()));
-    // The one who replies is not told that nobody hears it.
+    // The replying thread is not told that the caller is gone.
     pair.server.expect(&[Return::TransactionComplete]);
     pair.client.expect(&[]);
     pair.check();

@@ -165,14 +165,14 @@ fn reply_that_fails_restores_too(env: &Env) {
     let received = pair.server.expect_transaction();
     assert_eq!(nice(), 8);
     pair.server.give_back(&received);
-    // A handle that nobody gave: the caller hears of it, the callee is done.
+    // A reply with an unknown handle: the caller reads the failure, and the callee is done.
     pair.server.start_reply(Call::reply(&Parcel::from_object(&object::handle(77))));
     assert_eq!(nice(), 0);
     pair.server.expect(&[Return::TransactionComplete]);
     pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
 }
 
-/// Whoever is not root has what their limit leaves them.
+/// Without CAP_SYS_NICE, RLIMIT_NICE bounds the nice value.
 fn without_the_right_to_be_less_nice(env: &Env) {
     set_nice(3);
     let mut pair = pair(env, 19);

@@ -166,7 +166,7 @@ fn nodes_get_the_smallest_free_handles(env: &Env) {
         pair.server.flush().expect("BC_RELEASE");
         pair.client.drain();
         for handle in next {
-            // A node nobody has seen yet.
+            // A node that is new to the driver.
             assert_eq!(give(&mut pair, node(0x100 + rand())), handle);
         }
     }
@@ -329,7 +329,7 @@ fn failure_in_the_middle_undoes_what_came_before(env: &Env) {
         let mut parcel = Parcel::from_object(&object::binder(fresh.ptr, fresh.cookie));
         parcel.object(&object::handle(0));
         parcel.object(&broken);
-        // The sender is not even asked for what nobody will hold.
+        // The owner is not asked for references: no process will hold the node.
         assert_eq!(refused(&mut pair, &parcel), [Return::FailedReply]);
     }
     // The handles that were made are free again.
@@ -440,7 +440,7 @@ fn weak_handle_to_what_its_owner_never_knew(env: &Env) {
     pair.registry.put(&mut pair.server, 2, object::binder(Pair::NODE.ptr, Pair::NODE.cookie));
     pair.registry.put(&mut pair.client, 3, object::binder(0x9000, 0));
     let client = pair.registry.get(&mut pair.server, 3);
-    // Gone before it read that somebody holds its node.
+    // The owner is gone before it reads BR_INCREFS and BR_ACQUIRE for its node.
     let mut doomed = End::open(env);
     let handle = pair.registry.get(&mut doomed, 2);
     doomed.start(Call::one_way(handle, 1, &Parcel::from_object(&object::weak_binder(0x7000, 0))));

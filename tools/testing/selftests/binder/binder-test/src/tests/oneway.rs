@@ -195,7 +195,7 @@ fn sender_may_close_after_sending(env: &Env) {
         send(&mut client, handle, number);
     }
     drop(client);
-    // What was sent is delivered though nobody holds the node by now.
+    // Queued transactions are delivered although the node has no references left.
     for number in 0..5 {
         let received = loop {
             match server.wait() {

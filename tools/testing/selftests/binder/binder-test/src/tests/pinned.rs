@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that somebody else holds while they are reclaimed.
+//! Reclaim of pages to which others hold references.
 //!
-//! Whoever holds a page goes on seeing what stood there when he got hold of it: the page has left the mapping, and what comes
+//! The holder of a reference still reads what the page contained: the page has left the mapping, and what comes
 //! after, to this process or another, comes in other pages.
 
 use std::os::fd::AsFd;
@@ -196,7 +196,7 @@ fn by_direct_io(env: &Env) {
     let request = slow.take();
     assert!(request.written() == was, "what was being written has changed");
     slow.finish(request);
-    // The writer says to the file system that it goes, and nobody answers any more.
+    // The writer sends the file system a request on exit, which is never answered.
     drop(slow);
     drop(peer);
 }

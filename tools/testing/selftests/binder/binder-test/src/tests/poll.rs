@@ -227,7 +227,7 @@ fn polling(
     let (say, hear) = std::sync::mpsc::channel();
     let handle = std::thread::spawn(move || {
         first(&binder);
-        say.send(binder_client::process::thread_id()).expect("somebody listens");
+        say.send(binder_client::process::thread_id()).expect("the receiver is there");
         ready(&binder, PollTimeout::NONE)
     });
     until_in_poll(hear.recv().expect("the thread is there"));
@@ -324,7 +324,7 @@ fn epoll_wakes_on_an_error_of_its_own_thread(env: &Env) {
     let mut end = known(End::open(env));
     let epoll = watch(end.binder(), EpollFlags::EPOLLIN);
     assert_eq!(events(&epoll), []);
-    // Who only ever waits in epoll would not hear of it at all if nobody was woken.
+    // A thread that only waits in epoll would never read the error without a wakeup.
     end.start(Call::new(4711, 1, &Parcel::new()));
     assert_eq!(events(&epoll), [EpollFlags::EPOLLIN]);
     end.expect(&[Return::FailedReply]);
@@ -410,7 +410,7 @@ fn reading<T: Send + 'static>(
     let reader = std::thread::spawn(move || {
         assert_eq!(binder.version(), Ok(8));
         let first = first(&binder);
-        say.send((binder_client::process::thread_id(), first)).expect("somebody listens");
+        say.send((binder_client::process::thread_id(), first)).expect("the receiver is there");
         binder.write_read(&[], &mut [0; 128])
     });
     let (thread, first) = hear.recv().expect("the thread is there");
@@ -467,7 +467,7 @@ fn close_elsewhere_does_not_wake_epoll(env: &Env) {
 fn close_elsewhere_does_not_wake_epoll_of_a_thread_in_a_read(env: &Env) {
     let end = known(End::open(env)).enter();
     end.set_blocking(true);
-    // Whoever waits in an epoll, the device is watched for the thread that has added it.
+    // The device is polled for the thread that added it to the epoll, not for the one that waits.
     let (reader, epoll) = reading(end.binder(), |binder| watch(binder, EpollFlags::EPOLLIN));
     assert_eq!(events(&epoll), []);
     close_a_copy(end.binder());

@@ -145,7 +145,7 @@ impl Load {
         self.every_unused_page_can_be_freed(env);
     }
 
-    /// Nobody uses a page, and so every one goes.
+    /// No page is in use, so every page is freed.
     #[track_caller]
     fn every_unused_page_can_be_freed(&self, env: &Env) {
         if env.driver == Driver::Ours {
@@ -212,7 +212,7 @@ fn while_control_groups_are_at_their_limit(env: &Env) {
         std::thread::yield_now();
     });
     println!("{} times at the limit, of {} KB, after {} KB", group.events("max"), limit >> 10, has >> 10);
-    assert!(group.events("max") > 0, "nobody was at the limit");
+    assert!(group.events("max") > 0, "the group was never at its limit");
     assert_eq!(group.events("oom_kill"), 0);
     load.end();
 }

@@ -174,7 +174,7 @@ fn callee_inside_a_call_to_a_third(env: &Env) {
     peer.hear();
     let inner = third.wait_transaction();
     peer.kill();
-    // The third answers somebody who is gone, and is none the wiser.
+    // The third replies to a dead caller, and is not told.
     assert_eq!(third.take(&inner).data, b"inner");
     third.answer(&Parcel::from_bytes(b"too late"));
     third.expect(&[]);
@@ -278,7 +278,7 @@ fn caller_before_the_callee_reads(env: &Env) {
     let received = server.wait_transaction();
     assert!(received.sender_pid == 0 || received.sender_pid == pid, "{received:x?}");
     assert_eq!(server.take(&received).data, b"from the grave");
-    server.answer(&Parcel::from_bytes(b"nobody hears"));
+    server.answer(&Parcel::from_bytes(b"to a dead caller"));
     unharmed(env, registry, server);
 }
 
@@ -292,7 +292,7 @@ fn caller_after_the_callee_reads(env: &Env) {
     assert_eq!(received.sender_pid, peer.pid());
     peer.kill();
     assert_eq!(server.take(&received).data, b"last words");
-    server.answer(&Parcel::from_bytes(b"nobody hears"));
+    server.answer(&Parcel::from_bytes(b"to a dead caller"));
     unharmed(env, registry, server);
 }
 
@@ -300,7 +300,7 @@ fn caller_that_waits_in_the_kernel(env: &Env) {
     let (registry, mut server, mut peer) = served(env, |end, _, handle| {
         end.set_blocking(true);
         let never = end.call(Call::new(handle, 1, &Parcel::from_bytes(b"waiting")));
-        panic!("nobody answered, and yet: {never:?}");
+        panic!("no reply was sent, but this was read: {never:?}");
     });
     let received = server.wait_transaction();
     until_in_ioctl(peer.pid(), peer.pid());

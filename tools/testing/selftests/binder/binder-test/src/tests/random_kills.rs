@@ -78,7 +78,7 @@ fn attend(looper: &mut Looper, ret: Return) {
     }
 }
 
-/// Sends a call to somebody who may not be there, or not be there much longer.
+/// Sends a call to a process that may be dead, or die meanwhile.
 fn call(end: &mut End, call: Call<'_>) -> Option<uapi::TransactionData> {
     let outcome = end.blocking(|looper| {
         looper.call_with(call, |looper, ret| {
@@ -120,7 +120,7 @@ fn victim(env: &Env, registry: &Registry, number: u32, seed: u64, steps: &Tally)
                 }
             }
             _ => {
-                // Somebody else, who is about to be killed.
+                // Another process, which will be killed.
                 let other = 1 + next(&mut state) as u32 % ALIVE as u32;
                 let asked = Parcel::from_bytes(&other.to_ne_bytes());
                 let Some(reply) = call(&mut end, Call::new(0, Registry::GET, &asked)) else { continue };
@@ -201,7 +201,7 @@ fn kill_them(env: &Env, kills: u64, seed: u64) {
         let service = service(env, &registry);
         let start = |number: u32, state: &mut u64| {
             let seed = next(state);
-            // ORDERING: nobody else counts there now.
+            // ORDERING: no other process writes this counter now.
             steps.at(number as usize).store(0, Ordering::Relaxed);
             Peer::start(env, |env, _| victim(env, &registry, number, seed, &steps))
         };

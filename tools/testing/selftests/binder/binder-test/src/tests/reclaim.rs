@@ -159,7 +159,7 @@ fn pages_come_back_empty(env: &Env) {
     for _ in 0..5 {
         once(&mut pair, &[0xee; 8 * PAGE]);
         squeeze_out(&[(torn.at(0), 8 * PAGE)]);
-        // One byte makes a page; what else is on it is nobody's.
+        // One byte allocates a page; the rest of the page is unused.
         let received = keep(&mut pair, b"x");
         let page = received.buffer & !(PAGE as u64 - 1);
         let bytes = hostile::peek(page, PAGE).expect("readable");

@@ -319,7 +319,7 @@ fn wholly_unmapped_and_something_else_there(env: &Env) {
 }
 
 /// Whether a process is about to give up its memory and waits for its requests. Files that tell of the memory are not
-/// asked: whoever reads one holds the memory for a moment, and if it is the last to do so, waits in place of the process.
+/// read: the reader holds the mm for a moment, and if it drops the last reference, waits in place of the process.
 fn waits_for_requests(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stack")).is_ok_and(|stack| stack.contains("exit_aio"))
 }
@@ -342,7 +342,7 @@ fn exiting(env: &Env) {
         Driver::C => assert_eq!(result.let_go, 0),
     }
     slow.finish(request);
-    // When the holder closes the slow file, nobody answers any more.
+    // When the holder closes the slow file, requests are no longer answered.
     drop(slow);
     drop(holder);
 }

@@ -125,7 +125,7 @@ fn buffer_holds_what_it_carries(env: &Env) {
 
 fn weak_cannot_become_strong_beside_strong_references(env: &Env) {
     let mut pair = Pair::new(env);
-    // Somebody else keeps the node strongly.
+    // Another process holds a strong reference.
     pair.registry.put(&mut pair.server, 2, object::binder(NODE.ptr, NODE.cookie));
     let told = tell(&mut pair, |commands, handle| {
         commands.increfs(handle).release(handle);
@@ -261,7 +261,7 @@ fn owner_answers_that_make_no_sense(env: &Env) {
     pair.client.queue().increfs_done(ours).acquire_done(ours);
     assert_eq!(pair.client.flush(), Ok(()));
     pair.client.expect(&[]);
-    // Nor may somebody else's answer count.
+    // Nor may an answer from another process count.
     pair.server.queue().increfs_done(ours).acquire_done(ours);
     assert_eq!(pair.server.flush(), Ok(()));
     pair.server.start(Call::one_way(handle, 1, &Parcel::new()));

@@ -192,7 +192,7 @@ fn replies_that_fail(env: &Env) {
 fn a_reply_to_a_dead_caller(env: &Env) {
     let listener = listen(env);
     let mut pair = Pair::new(env);
-    // The driver may take a moment to close the client. Somebody is told when that is done.
+    // The driver may take a moment to release the client. A death notification tells when that is done.
     let gone = node(2);
     pair.registry.put(&mut pair.client, 2, object::binder(gone.ptr, gone.cookie));
     let mut watcher = End::open(env);
@@ -214,7 +214,7 @@ fn calls_to_the_dead(env: &Env) {
     let mut pair = Pair::new(env);
     pair.client.start(Call::new(pair.handle, 1, &Parcel::new()));
     drop(pair.server);
-    // This one was on its way: nobody sends anything now, and nothing is reported.
+    // The transaction was delivered before: no process sends now, and nothing is reported.
     assert_eq!([pair.client.wait(), pair.client.wait()], [Return::TransactionComplete, Return::DeadReply]);
     assert_eq!(listener.reports(), []);
     for flags in [0, uapi::TF_ONE_WAY] {
@@ -282,8 +282,8 @@ fn fail(env: &Env) -> Report {
 fn any_user_may_listen(env: &Env) {
     drop(listen(env));
     let mut end = End::open(env);
-    unistd::setuid(Uid::from_raw(65534)).expect("root may become nobody");
-    let listener = Listener::new().expect("nobody may listen");
+    unistd::setuid(Uid::from_raw(65534)).expect("root may change its uid");
+    let listener = Listener::new().expect("an unprivileged user may listen");
     end.start(Call::new(99, 1, &Parcel::new()));
     end.expect(&[Return::FailedReply]);
     assert_eq!(listener.reports(), [call(env, uapi::BR_FAILED_REPLY, 1, 0)]);

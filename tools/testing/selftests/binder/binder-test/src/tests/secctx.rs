@@ -43,7 +43,7 @@ fn pair(env: &Env) -> Pair {
 /// One call; checks what comes along with it. Says whether it came.
 #[track_caller]
 fn call(pair: &mut Pair, flags: u32) -> bool {
-    let parcel = Parcel::from_bytes(b"who am I");
+    let parcel = Parcel::from_bytes(b"context");
     pair.client.start(Call { handle: pair.handle, code: 1, flags, parcel: &parcel });
     println!("contexts are given: {}", contexts_are_given());
     if !contexts_are_given() {
@@ -57,7 +57,7 @@ fn call(pair: &mut Pair, flags: u32) -> bool {
     assert!(map.contains(received.secctx, wanted.len() as u64 + 1));
     let got = hostile::peek(received.secctx, wanted.len() + 1).expect("readable");
     assert_eq!((&got[..wanted.len()], got[wanted.len()]), (&wanted[..], 0));
-    assert_eq!(pair.server.take(&received.transaction).data, b"who am I");
+    assert_eq!(pair.server.take(&received.transaction).data, b"context");
     true
 }
 

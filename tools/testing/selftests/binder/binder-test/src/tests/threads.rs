@@ -128,7 +128,7 @@ fn pool_grows_to_its_limit_and_serves_at_once(env: &Env) {
     for limit in [1usize, 4, 15] {
         let mut end = End::open(env);
         registry.put(&mut end, 1, object::binder(8, 8));
-        // Nobody gets an answer before as many are inside as there may be threads.
+        // No call is answered before as many are in progress as there may be threads.
         let barrier = Barrier::new(limit + 1);
         let handler = move |looper: &mut Looper, received: &TransactionData| {
             barrier.wait();
@@ -331,7 +331,7 @@ fn buffers_freed_by_others(env: &Env) {
                     match looper.next().expect("BINDER_WRITE_READ") {
                         Return::Transaction(received) => {
                             let answer = echo(&mut looper, &received);
-                            give.send(received.buffer).expect("somebody frees");
+                            give.send(received.buffer).expect("the receiver is there");
                             if received.code == u32::MAX {
                                 return;
                             }
@@ -417,7 +417,7 @@ fn waiting(binder: &Arc<Binder>) -> (i32, std::thread::JoinHandle<binder_client:
         looper.queue().enter_looper();
         // The first read of a thread does not wait.
         looper.talk(true)?;
-        say.send(process::thread_id()).expect("somebody listens");
+        say.send(process::thread_id()).expect("the receiver is there");
         looper.talk(true)?;
         Ok(looper.pending())
     });

@@ -198,7 +198,7 @@ fn a_run_is_zapped_once(env: &Env) {
     };
     let runs: Vec<&Event> = zapped.iter().filter(hits).collect();
     assert_eq!(runs.len(), 1, "{runs:?}");
-    // Nobody wanted one of them meanwhile, so each zap frees what it zapped, and all of that comes off the LRU first. More
+    // None of them was used meanwhile, so each zap frees what it zapped, and all of that comes off the LRU first. More
     // does: what is in use is taken off as well.
     let reclaimed = trace.of("binder_rs_reclaim");
     let fields = |events: &[Event]| events.iter().map(|event| event.fields.clone()).collect::<Vec<_>>();

@@ -134,7 +134,7 @@ fn reply_too_large_fails_for_the_caller(env: &Env) {
         pair.client.start(Call::new(pair.handle, 1, &empty));
         let received = pair.server.expect_transaction();
         pair.server.give_back(&received);
-        // The one who replies is not told: for it the call is over.
+        // The replying thread is not told: for it the call is over.
         pair.server.answer(&Parcel::from_bytes(&vec![1; size]));
         pair.client.expect(&[Return::TransactionComplete, Return::FailedReply]);
     }

@@ -94,7 +94,7 @@ impl Raw {
     }
 }
 
-/// Something for this thread to read: a transaction to a handle nobody has.
+/// Leaves an error for this thread to read: a transaction to an unknown handle.
 fn leave_an_error(end: &mut End) {
     end.start(Call::new(4711, 1, &Parcel::new()));
 }
@@ -457,10 +457,10 @@ fn call_after_a_signal_goes_to_a_thread_that_reads(env: &Env) {
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let waiting = std::thread::spawn(move || {
         assert_eq!(binder.version(), Ok(8));
-        say.send(process::thread_id()).expect("somebody listens");
+        say.send(process::thread_id()).expect("the receiver is there");
         let result = binder.write_read(Commands::new().enter_looper().bytes(), &mut [0; 256]).0;
         // It does not come back, and does not leave either.
-        say.send(0).expect("somebody listens");
+        say.send(0).expect("the receiver is there");
         let _ = ended.recv();
         result
     });
@@ -491,7 +491,7 @@ fn signal_while_a_call_is_out(env: &Env) {
     pair.client.set_blocking(true);
     let (say, hear) = std::sync::mpsc::channel();
     let calling = std::thread::spawn(move || {
-        say.send(process::thread_id()).expect("somebody listens");
+        say.send(process::thread_id()).expect("the receiver is there");
         assert_eq!(binder.version(), Ok(8));
         let empty = Parcel::new();
         let mut commands = Commands::new();

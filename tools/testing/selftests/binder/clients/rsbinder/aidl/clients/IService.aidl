@@ -20,7 +20,7 @@ interface IService {
     /** Fails with the code as an error of the service. */
     void fail(int code, in String why);
 
-    /** Who the driver says the caller is: process and user. */
+    /** The caller's pid and uid, as the driver reports them. */
     int[] caller();
 
     /** Asks the callback twice() of it, while the caller waits. */
@@ -54,8 +54,8 @@ interface IService {
     /** Answers when so many callers are here; with how many there were. */
     int meet(int callers);
 
-    oneway void note(int who, int number);
-    int[] noted(int who);
+    oneway void note(int caller, int number);
+    int[] noted(int caller);
 
     /** Ends the process at once. */
     oneway void exit();

@@ -272,13 +272,13 @@ fn sixteen_threads(service: &Service) -> Outcome {
         threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     thread::scope(|scope| {
-        let work = |who: i32| {
+        let work = |caller: i32| {
             move || {
-                let text = "x".repeat(who as usize * 100);
+                let text = "x".repeat(caller as usize * 100);
                 (0..50).try_for_each(|_| check("text", service.repeat(&text)?, text.clone()))
             }
         };
-        let threads: Vec<_> = (0..callers).map(|who| scope.spawn(work(who))).collect();
+        let threads: Vec<_> = (0..callers).map(|caller| scope.spawn(work(caller))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })
 }
@@ -287,12 +287,12 @@ fn sixteen_threads(service: &Service) -> Outcome {
 fn one_way(service: &Service) -> Outcome {
     thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..4).map(|who| scope.spawn(move || (0..250).try_for_each(|number| service.note(who, number)))).collect();
+            (0..4).map(|caller| scope.spawn(move || (0..250).try_for_each(|number| service.note(caller, number)))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
-    for who in 0..4 {
-        until("all has arrived", || Ok(service.noted(who)?.len() == 250))?;
-        check("in this order", service.noted(who)?, (0..250).collect())?;
+    for caller in 0..4 {
+        until("all has arrived", || Ok(service.noted(caller)?.len() == 250))?;
+        check("in this order", service.noted(caller)?, (0..250).collect())?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use rsbinder_clients::{ASYNC_SERVICE, DEVICE, IAsync, ICallback, IService, Recor
 
 type Callback = Strong<dyn ICallback::ICallback>;
 
-/// Longer than any caller needs on the slowest machine, so that a caller who does not come is a
+/// Longer than any caller needs on the slowest machine, so that a caller that does not come is a
 /// failed test and not one that hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -172,13 +172,13 @@ impl IService::IService for Service {
         Ok(self.meeting.join(callers))
     }
 
-    fn note(&self, who: i32, number: i32) -> BinderResult<()> {
-        self.notes.lock().expect("no caller panics").entry(who).or_default().push(number);
+    fn note(&self, caller: i32, number: i32) -> BinderResult<()> {
+        self.notes.lock().expect("no caller panics").entry(caller).or_default().push(number);
         Ok(())
     }
 
-    fn noted(&self, who: i32) -> BinderResult<Vec<i32>> {
-        Ok(self.notes.lock().expect("no caller panics").get(&who).cloned().unwrap_or_default())
+    fn noted(&self, caller: i32) -> BinderResult<Vec<i32>> {
+        Ok(self.notes.lock().expect("no caller panics").get(&caller).cloned().unwrap_or_default())
     }
 
     fn exit(&self) -> BinderResult<()> {
