@@ -251,8 +251,8 @@ impl<T> RangeAllocator<T> {
         // INVARIANT: One range more, of `size` bytes, which were free.
         self.free = self.free.saturating_sub(size);
         let only_oneway = request.oneway && self.oneway.is_whole();
-        let inquiry = if request.oneway && self.oneway.charge(size) {
-            Some(self.oneway.inquiry(request.pid, size))
+        let inquiry = if request.oneway {
+            self.oneway.charge(request.pid, size)
         } else {
             None
         };
@@ -315,14 +315,14 @@ impl<T> RangeAllocator<T> {
     pub(crate) fn free(&mut self, offset: usize) -> Result<(), FreeError> {
         let offset = narrow(offset).ok_or(FreeError::NotFound)?;
         let (low, top) = self.cells.get_mut();
-        let (size, oneway);
+        let (size, oneway_pid);
 
         // INVARIANT: What is above the range, be it the tail, now follows the end of what is below.
         if offset == top.offset {
             if top.entry.data.is_some() {
                 return Err(FreeError::Held);
             }
-            (size, oneway) = (top.entry.size, top.entry.oneway);
+            (size, oneway_pid) = (top.entry.size, top.entry.oneway_pid());
             self.tail = top.hole_start();
             top.clear();
             self.cells.swap();
@@ -330,17 +330,17 @@ impl<T> RangeAllocator<T> {
             if low.entry.data.is_some() {
                 return Err(FreeError::Held);
             }
-            (size, oneway) = (low.entry.size, low.entry.oneway);
+            (size, oneway_pid) = (low.entry.size, low.entry.oneway_pid());
             top.entry.gap = top.offset.saturating_sub(low.hole_start());
             low.clear();
         } else {
-            (size, oneway) = self.free_in_trees(offset)?;
+            (size, oneway_pid) = self.free_in_trees(offset)?;
         }
 
         // INVARIANT: One range of `size` bytes less.
         self.free = self.free.saturating_add(size);
-        if oneway {
-            self.oneway.refund(size);
+        if let Some(pid) = oneway_pid {
+            self.oneway.refund(pid, size);
         }
 
         Ok(())
@@ -472,9 +472,9 @@ impl<T> RangeAllocator<T> {
         Ok(lowest)
     }
 
-    /// Frees a range that is in none of the cells. Returns its length and whether it was one-way.
+    /// Frees a range that is in none of the cells. Returns its length and, if it was one-way, whose it was.
     #[inline(never)]
-    fn free_in_trees(&mut self, offset: u32) -> Result<(u32, bool), FreeError> {
+    fn free_in_trees(&mut self, offset: u32) -> Result<(u32, Option<i32>), FreeError> {
         let removed = self.trees.remove(offset)?;
         if let Some(start) = removed.open {
             let (low, top) = self.cells.get_mut();
@@ -485,7 +485,7 @@ impl<T> RangeAllocator<T> {
             }
         }
 
-        Ok((removed.size, removed.oneway))
+        Ok((removed.size, removed.oneway_pid))
     }
 
     #[cold]

@@ -15,10 +15,25 @@ use super::Live;
 /// A sender with more one-way ranges than this is suspect when one-way space is short.
 const MAX_RANGES: usize = 50;
 
+/// Into how many groups senders are sorted, by their pid.
+const GROUPS: usize = 32;
+
+/// The one-way ranges of a group of senders.
+#[derive(Clone, Copy)]
+struct Group {
+    ranges: u32,
+    bytes: u32,
+}
+
 /// What one-way calls have left of a mapping.
+///
+/// # Invariants
+///
+/// `groups` has the number and the lengths of all one-way ranges, each in the group of its sender.
 pub(super) struct OnewaySpace {
     mapping: u32,
     left: u32,
+    groups: [Group; GROUPS],
     /// A suspect was reported, and no reservation has found enough room since.
     reported: bool,
 }
@@ -29,6 +44,11 @@ impl OnewaySpace {
         Self {
             mapping,
             left: mapping / 2,
+            // INVARIANT: There are no ranges.
+            groups: [Group {
+                ranges: 0,
+                bytes: 0,
+            }; GROUPS],
             reported: false,
         }
     }
@@ -42,20 +62,42 @@ impl OnewaySpace {
         self.left == self.mapping / 2
     }
 
-    /// Takes `size` bytes away, and says whether the sender is to be looked at: it is when less than a
+    /// Takes `size` bytes away for `pid`, and says how the sender is to be looked at: it is when less than a
     /// fifth is left and nobody was reported since that has been so.
-    pub(super) fn charge(&mut self, size: u32) -> bool {
+    ///
+    /// A look takes time in proportion to the number of ranges. Mostly the group of the sender shows that there is
+    /// no need: where all of it together has not too many ranges, none of it has.
+    pub(super) fn charge(&mut self, pid: i32, size: u32) -> Option<Inquiry> {
         self.left = self.left.saturating_sub(size);
+        let inquiry = self.inquiry(pid, size);
+        let mut clear = false;
+        if let Some(group) = self.group(pid) {
+            // INVARIANT: The new range is added to the group of its sender.
+            group.ranges = group.ranges.saturating_add(1);
+            group.bytes = group.bytes.saturating_add(size);
+            clear = inquiry.allows(group);
+        }
         // A tenth of the mapping is a fifth of the half.
         let short = self.left < self.mapping / 10;
         self.reported &= short;
 
-        short && !self.reported
+        (short && !self.reported && !clear).then_some(inquiry)
     }
 
-    /// Gives `size` bytes back.
-    pub(super) fn refund(&mut self, size: u32) {
+    /// Gives `size` bytes of `pid` back.
+    pub(super) fn refund(&mut self, pid: i32, size: u32) {
         self.left = self.left.saturating_add(size);
+        if let Some(group) = self.group(pid) {
+            // INVARIANT: The range was in the group of its sender.
+            group.ranges = group.ranges.saturating_sub(1);
+            group.bytes = group.bytes.saturating_sub(size);
+        }
+    }
+
+    /// The group of `pid`, which is always there.
+    fn group(&mut self, pid: i32) -> Option<&mut Group> {
+        // CAST: Any fixed number will do, and a pid is not negative.
+        self.groups.get_mut(pid as usize % GROUPS)
     }
 
     /// A sender is suspect: whether it is to be reported, which is so once until there is room again.
@@ -64,7 +106,7 @@ impl OnewaySpace {
     }
 
     /// Begins to look whether `pid`, whose latest range has `latest` bytes, has too many of them.
-    pub(super) fn inquiry(&self, pid: i32, latest: u32) -> Inquiry {
+    fn inquiry(&self, pid: i32, latest: u32) -> Inquiry {
         Inquiry {
             pid,
             next: 0,
@@ -92,6 +134,12 @@ impl Inquiry {
     /// Where to go on.
     pub(super) fn next(&self) -> usize {
         self.next
+    }
+
+    /// Whether a sender may have all ranges of this group, with nothing counted yet.
+    fn allows(&self, group: &Group) -> bool {
+        // CAST: Widening: the driver runs on 64-bit kernels only.
+        group.ranges as usize <= self.ranges_left && group.bytes as usize <= self.bytes_left
     }
 
     /// Counts the next range. Returns whether the sender has too many.
@@ -171,6 +219,23 @@ mod tests {
         assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
         assert!(!reserve(&mut ranges, oneway(8, 8))?.spam_suspect);
         assert!(reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
+        Ok(())
+    }
+
+    #[test]
+    fn senders_of_one_group_are_told_apart() -> Result {
+        const OTHER: i32 = 7 + GROUPS as i32;
+        let mut ranges = RangeAllocator::<()>::new(8000);
+        for _ in 0..50 {
+            reserve(&mut ranges, oneway(8, 7))?;
+            reserve(&mut ranges, oneway(8, OTHER))?;
+        }
+        reserve(&mut ranges, oneway(1600, 8))?;
+        reserve(&mut ranges, oneway(800, 9))?;
+        assert_eq!(ranges.oneway_space(), 800);
+        assert!(!reserve(&mut ranges, oneway(8, 7))?.spam_suspect);
+        assert!(!reserve(&mut ranges, oneway(8, OTHER))?.spam_suspect);
+        assert!(reserve(&mut ranges, oneway(8, OTHER))?.spam_suspect);
         Ok(())
     }
 

@@ -71,6 +71,11 @@ impl<T> Entry<T> {
             data: None,
         }
     }
+
+    /// The process that asked for the range, if that is charged to the one-way space.
+    pub(super) fn oneway_pid(&self) -> Option<i32> {
+        self.oneway.then_some(self.pid)
+    }
 }
 
 /// Place of a node in one of the trees.
@@ -167,8 +172,8 @@ pub(super) struct Room<T> {
 pub(super) struct Removed {
     /// Length of the range.
     pub(super) size: u32,
-    /// Whether it was charged to the one-way space.
-    pub(super) oneway: bool,
+    /// The process that it was charged to, if it was one-way.
+    pub(super) oneway_pid: Option<i32>,
     /// If no range of the trees is above: where the hole begins that is now above all of them.
     pub(super) open: Option<u32>,
 }
@@ -340,7 +345,7 @@ impl<T> Trees<T> {
         if entry.data.is_some() {
             return Err(FreeError::Held);
         }
-        let (size, gap, oneway) = (entry.size, entry.gap, entry.oneway);
+        let (size, gap, oneway_pid) = (entry.size, entry.gap, entry.oneway_pid());
         let memory = found.remove_node().into_reservation();
 
         // INVARIANT: The holes on both sides leave `holes`; one that takes their place and that of the
@@ -370,7 +375,11 @@ impl<T> Trees<T> {
             Some(start)
         };
 
-        Ok(Removed { size, oneway, open })
+        Ok(Removed {
+            size,
+            oneway_pid,
+            open,
+        })
     }
 
     /// Takes a hole out of `holes`; its node goes to the stock.

@@ -46,6 +46,7 @@ tests! { Bounds, "bounds":
     freeze_notification_is_acknowledged_beside_many,
     node_goes_that_is_queued_behind_many,
     update_takes_its_place_behind_many,
+    one_way_call_among_many_of_others_in_little_room,
     node_is_new_beside_many_handles,
     frozen_state_of_a_process_with_many_threads,
     work_comes_for_many_threads_that_poll,
@@ -255,6 +256,51 @@ fn node_goes_that_is_queued_behind_many(env: &Env) {
         spent
     };
     compare(measure(FEW), measure(MANY));
+}
+
+/// What it costs to send a one-way call to a mapping in which other processes have so many, and little room is left
+/// for more, or much.
+fn among_one_way_calls(env: &Env, senders: usize, short: bool) -> Duration {
+    // Not so many of one sender that it is suspected; of the half, less than a fifth is left, or more.
+    const EACH: usize = 40;
+    const SIZE: usize = 64;
+    let taken = senders * EACH * SIZE;
+    let mapping = if short { taken * 20 / 9 } else { taken * 4 }.next_multiple_of(PAGE);
+    let registry = Registry::start(env);
+    let mut server = End::open_sized(env, mapping);
+    registry.put(&mut server, 1, object::binder(8, 8));
+    let parcel = Parcel::from_bytes(&[1; SIZE]);
+    let peers: Vec<Peer> = (0..senders)
+        .map(|_| {
+            let peer = Peer::start(env, |env, line| {
+                let mut end = End::open_sized(env, PAGE);
+                let handle = registry.get(&mut end, 1);
+                for _ in 0..EACH {
+                    end.start_one_way(Call::new(handle, 1, &parcel));
+                }
+                line.say(0).expect("the test is there");
+                let _ = line.hear();
+            });
+            peer.hear();
+            peer
+        })
+        .collect();
+    let mut client = End::open(env);
+    let handle = registry.get(&mut client, 1);
+    // The first one makes known what is new to the sender.
+    client.start_one_way(Call::new(handle, 1, &parcel));
+    let spent = send(&mut client, |commands| {
+        commands.command(uapi::BC_TRANSACTION, &Call::one_way(handle, 1, &parcel).data());
+    });
+    client.expect(&[Return::TransactionComplete]);
+    drop((peers, client, server));
+    registry.kill(&mut End::open(env));
+    spent
+}
+
+fn one_way_call_among_many_of_others_in_little_room(env: &Env) {
+    need_instructions(env);
+    compare(among_one_way_calls(env, 16, false), among_one_way_calls(env, 16, true));
 }
 
 fn update_takes_its_place_behind_many(env: &Env) {
