@@ -395,7 +395,7 @@ impl Process {
 ///
 /// # Errors
 ///
-/// - `EINVAL` if the owner does not know of the node and cannot be told in time.
+/// - `EINVAL` for a strong count if the owner does not know of one and cannot be told in time.
 /// - `ENOENT` if the node was forgotten since `sender` looked it up.
 pub(crate) fn count_ref(
     node: &NodeArc,
@@ -411,7 +411,8 @@ pub(crate) fn count_ref(
         return Err(failed(ENOENT, "node was forgotten"));
     }
     let counts = &mut state.counts;
-    if sender.is_none() && !counts.can_add_ref(strong) && (strong || !queued) {
+    // A weak reference can be passed on even if the owner was never told of the node, because its thread has exited.
+    if strong && sender.is_none() && !counts.can_add_ref(true) {
         return Err(failed(EINVAL, "owner does not know the node"));
     }
     if new {

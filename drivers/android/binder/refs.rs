@@ -410,7 +410,7 @@ impl Ref {
             .checked_add(1)
             .ok_or_else(|| failed(EOVERFLOW, "too many references"))?;
         if *count == 0 {
-            // The node does not count a further weak count, but the same conditions hold.
+            // The node does not count a further weak count of a reference.
             count_ref(&self.node, false, strong, sender)?;
         }
         *count = more;
