@@ -153,8 +153,7 @@ impl kernel::Module for Binder {
         unsafe { registry::init() };
         lsm::init()?;
         let debug_files = debug::files::Directory::new()?;
-        // SAFETY: As above: there is no other.
-        let mount = Arc::new(unsafe { rmap::Mount::new() }?, GFP_KERNEL)?;
+        let mount = Arc::new(rmap::Mount::new()?, GFP_KERNEL)?;
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
         // SAFETY: As above: there is no other.

@@ -82,7 +82,6 @@ use kernel::{
 use crate::{
     in_flight::InFlight,
     sys::{
-        lru::LRU,
         memcg::{
             MemCgroup,
             Payer, //
@@ -107,14 +106,12 @@ use self::slot::{
     Guarded,
     OwnPage,
     Slot,
-    SlotMut,
     Slots,
     CHUNK_SLOTS,
     MAX_CHUNKS, //
 };
 use self::state::{
     Next,
-    Place,
     View, //
 };
 
@@ -163,9 +160,10 @@ impl WorkItem for PageRange {
     }
 }
 
-// SAFETY: What the raw pointers lead to is guarded by `lock`.
+// SAFETY: By the type invariant the pointers in `chunks` lead to chunks that are this range's own. The pages in them may
+// be freed on any thread.
 unsafe impl Send for PageRange {}
-// SAFETY: As above.
+// SAFETY: The invariants of `Slot` say how the chunks behind `chunks` are shared: what changes there is guarded by `lock`.
 unsafe impl Sync for PageRange {}
 
 impl PageRange {
@@ -199,7 +197,7 @@ impl PageRange {
         // SAFETY: The caller promises that this range lives until the file's release.
         unsafe { rmap::map(vma, self) }?;
         let size = vma.end().wrapping_sub(vma.start()).min(MAX_SIZE);
-        guard.group = Some(group);
+        guard.set_group(group);
         self.pgoff.store(rmap::vma_pgoff(vma), Relaxed);
         self.start.store(vma.start(), Relaxed);
         self.vmas.store(1, Relaxed);
@@ -214,6 +212,11 @@ impl PageRange {
         self.size.load(Acquire)
     }
 
+    /// The page offset in the file of the first page.
+    fn pgoff(&self) -> usize {
+        self.pgoff.load(Relaxed)
+    }
+
     /// Whether any part of the mapping still exists.
     pub(crate) fn is_mapped(&self) -> bool {
         self.vmas.load(Relaxed) != 0
@@ -222,8 +225,8 @@ impl PageRange {
     /// Lets go of the files in flight, later. The mapping is going, and still holds the file.
     #[cold]
     fn let_files_go(&self) {
-        // SAFETY: As the file is not released yet, an `OwnedPageRange` exists by the promise of `map`'s caller, and holds a
-        // reference: the count is not 0.
+        // SAFETY: A mapping holds the file, which by the promise of `map`'s caller is not released before the
+        // `OwnedPageRange` is dropped. That holds a reference, and so the count is not 0.
         let this = unsafe { ArcBorrow::from_raw(ptr::from_ref(self)) };
         // SAFETY: The file holds the module.
         let Some(queue) = (unsafe { release_queue::get() }) else {
@@ -252,29 +255,33 @@ impl PageRange {
         if chunk.is_null() {
             return None;
         }
-        // SAFETY: By the type invariant the chunk is valid as long as `self` is. All of a slot that changes is behind
+        // SAFETY: By the type invariant the chunk is valid as long as `self` is. All of it that changes is behind
         // `UnsafeCell`.
-        unsafe { (*chunk).slots.get(index % CHUNK_SLOTS) }
+        let chunk = unsafe { &*chunk };
+        chunk.slot(index % CHUNK_SLOTS)
     }
 
     /// The payer for what other processes allocate on behalf of the process whose mapping this is: the current task
     /// where there is no mapping, or none any more.
     pub(crate) fn payer(&self) -> Payer {
-        let group = self.lock.lock().group.clone();
+        let group = self.lock.lock().group();
         group.map_or(Payer::Current, Payer::Group)
     }
 
+    /// The lock that the slots are under.
+    fn guarded(&self) -> &SpinLock<Guarded> {
+        &self.lock
+    }
+
     fn lock(&self) -> Slots<'_> {
-        Slots {
-            range: self,
-            guard: self.lock.lock(),
-        }
+        Slots::lock(self)
     }
 
     /// Makes the chunk for `index`, charged to `group`.
     fn install_chunk(&self, group: Arc<MemCgroup>, index: usize) -> Result {
         let first = index - index % CHUNK_SLOTS;
-        let chunk = Chunk::new(group, self, first)?;
+        // SAFETY: If the chunk stays, `self` frees it in its drop.
+        let chunk = unsafe { Chunk::new(group, self, first) }?;
         let slots = self.lock();
         let place = self.chunks.get(index / CHUNK_SLOTS).ok_or(EINVAL)?;
         if place.load(Relaxed).is_null() {
@@ -318,21 +325,20 @@ impl PageRange {
         let mut slots = this.lock();
         while held.end < end {
             let index = usize::from(held.end);
-            let Some(slot) = slots.get(index) else {
-                let group = slots.guard.group.clone().ok_or(ESRCH)?;
+            let Some(mut slot) = slots.get(index) else {
+                let group = slots.group().ok_or(ESRCH)?;
                 drop(slots);
                 this.install_chunk(group, index)?;
                 slots = this.lock();
                 continue;
             };
             if !slot.has_page() {
-                let group = slots.guard.group.clone().ok_or(ESRCH)?;
+                let group = slots.group().ok_or(ESRCH)?;
                 drop(slots);
                 let page = OwnPage::new(group)?;
                 slots = this.lock();
                 let surplus = slots.get(index).and_then(|mut slot| slot.set_page(page));
                 if surplus.is_none() {
-                    slots.guard.came();
                     trace::page_alloc(this.pid, index, 1);
                 } else {
                     drop(slots);
@@ -341,40 +347,38 @@ impl PageRange {
                 }
                 continue;
             }
-            // INVARIANT: Users come, so `reclaiming` goes.
-            slot.flags.begin_use(slot.users);
-            held.all_mapped &= slot.flags.view == View::Mapped;
+            slot.begin_use();
+            held.all_mapped &= slot.view() == View::Mapped;
             held.end += 1;
         }
         drop(slots);
         Ok(held)
     }
 
-    /// One user less of the pages at `indices`.
-    fn release(&self, indices: core::ops::Range<usize>) {
+    /// Counts one user less of each of the pages at `indices`.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be a user of each of them, and give that up.
+    unsafe fn release(&self, indices: core::ops::Range<usize>) {
         let mut slots = self.lock();
-        let dead = slots.guard.dead;
         for index in indices {
             let Some(mut slot) = slots.get(index) else {
+                warn_on!(true);
                 continue;
             };
-            match slot.flags.end_use(slot.users, dead) {
-                Next::Keep => {}
-                Next::List => {
-                    slot.list();
-                    trace::lru_add(self.pid, index, 1);
-                }
-                Next::Free => drop(slot.take_page()),
+            // SAFETY: By the caller's promise.
+            let (next, page) = unsafe { slot.end_use() };
+            if next == Next::List {
+                trace::lru_add(self.pid, index, 1);
             }
+            drop(page);
         }
     }
 
-    /// Frees every page that nobody uses, now and from now on. The file is being released, so nothing is mapped.
+    /// Frees every page without users, now and from now on. The file is being released, so nothing is mapped.
     fn shut_down(&self) {
-        let mut guard = self.lock.lock();
-        guard.dead = true;
-        let group = guard.group.take();
-        drop(guard);
+        let group = self.lock.lock().die();
         drop(group);
         let pages = self.mapped_size().div_ceil(PAGE_SIZE);
         let mut index = 0;
@@ -384,80 +388,68 @@ impl PageRange {
             let mut slots = self.lock();
             for i in index..end {
                 let Some(mut slot) = slots.get(i) else { break };
-                if slot.flags.place == Place::Listed {
-                    // SAFETY: By the type invariant the entry is on the LRU.
-                    unsafe { LRU.del(slot.links()) };
+                let (was_listed, page) = slot.shut_down();
+                if was_listed {
                     trace::lru_del(self.pid, i, 1);
                 }
-                // Nothing of a dead range is listed.
-                if slot.flags.shut_down(*slot.users) == Next::Free {
-                    drop(slot.take_page());
-                }
+                drop(page);
             }
             index = end;
         }
     }
 
-    /// What the shrinker asks of the LRU's walk for one entry: isolate the page, or say why not.
+    /// Isolates the page of an entry that the walk of [`LRU`](crate::sys::lru::LRU) has come to, or says why not.
     ///
     /// # Safety
     ///
-    /// To be called by the walk of [`LRU`] only, with what the walk gives it, and with `isolated` pointing at an
+    /// To be called by that walk only, with `item` and `list` as the walk gives them, and with `isolated` pointing at an
     /// initialised list that is the caller's own.
     pub(crate) unsafe fn isolate(
         item: *mut bindings::list_head,
         list: *mut bindings::list_lru_one,
         isolated: *mut bindings::list_head,
     ) -> Isolation {
-        // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it, and by
-        // the invariant of `Slot` its range is not past the point in `shut_down` where the slot is taken off. So chunk
-        // and range are valid.
-        let (slot, owner, index) = unsafe {
-            let slot = Slot::from_links(item);
-            let (owner, index) = Slot::position(slot);
-            (&*slot, &*owner, index)
-        };
+        // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it. Slots are
+        // taken off before their chunk is freed.
+        let (owner, index) = unsafe { Slot::position(item) };
+        // SAFETY: By the invariant of `Chunk` the owner outlives the chunk.
+        let owner = unsafe { owner.as_ref() };
         // The other side takes these two locks in the other order.
-        let Some(guard) = owner.lock.try_lock() else {
+        let Some(mut slots) = Slots::try_lock(owner) else {
             return Isolation::Busy;
         };
-        let mut slots = Slots {
-            range: owner,
-            guard,
+        let Some(mut slot) = slots.get(index) else {
+            warn_on!(true);
+            return Isolation::Busy;
         };
-        // SAFETY: `owner` is the slot's owner, and its lock is held.
-        let slot = unsafe { slots.slot_mut(slot) };
         trace::lru_del(owner.pid, index, 1);
-        if !slot.flags.isolate(*slot.users) {
-            // SAFETY: The item is on `list`, whose lock the walk holds.
-            unsafe { bindings::list_lru_isolate(list, item) };
+        // SAFETY: The slot is the entry's, which is on `list`; the walk holds the lock of that. The reference is left
+        // below.
+        if !unsafe { slot.isolate(list, isolated) } {
             return Isolation::InUse;
         }
-        // SAFETY: As above; the target list is the caller's own.
-        unsafe { bindings::list_lru_isolate_move(list, item, isolated) };
-        // SAFETY: The slot was `Listed`, so the range is not `dead` (the lock that guards this is held), so by the
-        // type invariant an `OwnedPageRange` exists, which holds a reference: the count is not 0.
-        // INVARIANT: The reference that the slot owns from now on is left over here and taken up in `reclaim`.
-        unsafe {
-            let borrowed = kernel::sync::ArcBorrow::from_raw(ptr::from_ref(owner));
-            let _ = Arc::into_raw(Arc::from(borrowed));
-        }
+        // SAFETY: The slot was `Listed`, so the range is not `dead` (the lock that guards this is held). By the type
+        // invariant an `OwnedPageRange` exists then, which holds a reference: the count is not 0.
+        let borrowed = unsafe { ArcBorrow::from_raw(ptr::from_ref(owner)) };
+        // This is the reference that the slot owns from now on. `reclaim` takes it up.
+        let _: *const Self = Arc::into_raw(Arc::from(borrowed));
         Isolation::Isolated
     }
 
-    /// Where an isolated slot stands: an opaque number that is the same for all slots of one range, and the index.
+    /// Returns the place of an isolated slot: an opaque number that is the same for all slots of one range, and the
+    /// index.
     ///
     /// # Safety
     ///
     /// `item` must be an entry that [`PageRange::isolate`] moved and [`PageRange::reclaim`] did not yet take.
     pub(crate) unsafe fn position(item: *const bindings::list_head) -> (usize, usize) {
         // SAFETY: An isolated slot owns a reference on its range, so chunk and range are valid.
-        let (owner, index) = unsafe { Slot::position(Slot::from_links(item.cast_mut())) };
-        (owner.addr(), index)
+        let (owner, index) = unsafe { Slot::position(item.cast_mut()) };
+        (owner.addr().get(), index)
     }
 
-    /// Zaps `run` isolated pages that follow one another in both the list and the mapping, the first of them `item`,
-    /// and frees those of them that nobody wanted meanwhile. Returns how many that were.
+    /// Zaps `run` isolated pages, which are neighbours both in the list and in the mapping. `item` is the first of them.
+    /// Frees those of them that had no users since, and returns their number.
     ///
     /// # Locking
     ///
@@ -465,18 +457,15 @@ impl PageRange {
     ///
     /// # Safety
     ///
-    /// The caller must own the list that `item` is on, and it and the `run - 1` entries after it must be entries moved
+    /// The caller must own the list that `item` is on. `item` and the `run - 1` entries after it must be entries moved
     /// there by [`PageRange::isolate`], of one range, with consecutive indices. None of them may be looked at
     /// afterwards: they are on no list or on the LRU, or gone.
     pub(crate) unsafe fn reclaim(item: *mut bindings::list_head, run: usize) -> usize {
+        // SAFETY: An isolated slot owns a reference on its range, so chunk and range are valid.
+        let (range, first) = unsafe { Slot::position(item) };
         // SAFETY: The slots own references on their range, which are taken up only below.
-        let (owner, first) = unsafe {
-            let (owner, first) = Slot::position(Slot::from_links(item));
-            (&*owner, first)
-        };
-        owner
-            .space
-            .zap(owner.pgoff.load(Relaxed).wrapping_add(first), run);
+        let owner = unsafe { range.as_ref() };
+        owner.space.zap(owner.pgoff().wrapping_add(first), run);
         trace::zap(owner.pid, first, run);
 
         let mut freed = 0usize;
@@ -486,36 +475,30 @@ impl PageRange {
             // Freed after the lock is dropped; in portions, so that neither the stack nor the lock is taken up much.
             let mut pages: [Option<OwnPage>; 16] = [const { None }; 16];
             let mut slots = owner.lock();
-            let dead = slots.guard.dead;
             for place in &mut pages {
                 if index == end {
                     break;
                 }
                 if let Some(mut slot) = slots.get(index) {
-                    // SAFETY: The entry is on the caller's list, who does not come past it any more.
-                    unsafe { bindings::INIT_LIST_HEAD(slot.links()) };
-                    match slot.flags.zapped(*slot.users, dead) {
-                        Next::Keep => {}
-                        Next::List => {
-                            slot.list();
-                            trace::lru_add(owner.pid, index, 1);
-                        }
-                        Next::Free => {
-                            *place = slot.take_page();
-                            freed = freed.wrapping_add(usize::from(place.is_some()));
-                        }
+                    // SAFETY: By the caller's promise the slot is isolated, and its entry is not looked at any more. It
+                    // was zapped above. The reference is taken up below.
+                    let (next, page) = unsafe { slot.zapped() };
+                    if next == Next::List {
+                        trace::lru_add(owner.pid, index, 1);
                     }
+                    freed = freed.wrapping_add(usize::from(page.is_some()));
+                    *place = page;
+                } else {
+                    warn_on!(true);
                 }
                 index = index.wrapping_add(1);
             }
-            slots.guard.went(pages.iter().flatten().count());
             drop(slots);
         }
         trace::reclaim(owner.pid, first, freed);
         for _ in 0..run {
-            // SAFETY: Each isolated slot owned a reference, which is taken up here; the last one may be the last of
-            // all, and `owner` is not used after that.
-            drop(unsafe { Arc::from_raw(ptr::from_ref(owner)) });
+            // SAFETY: Each isolated slot owned a reference, which is taken up here. `owner` is not used any more.
+            drop(unsafe { Arc::from_raw(range.as_ptr().cast_const()) });
         }
         freed
     }
@@ -529,7 +512,7 @@ impl PageRange {
             let mut locked = self.lock();
             for index in first..slots.min(first.saturating_add(CHUNK_SLOTS)) {
                 let Some(slot) = locked.get(index) else { break };
-                if *slot.users != 0 {
+                if slot.is_used() {
                     used = used.wrapping_add(1);
                 } else if slot.has_page() {
                     unused = unused.wrapping_add(1);
@@ -541,7 +524,7 @@ impl PageRange {
             unused,
             absent: slots.saturating_sub(used).saturating_sub(unused),
             // CAST: Widening.
-            high_water: self.lock.lock().high_water as usize,
+            high_water: self.lock.lock().high_water() as usize,
         }
     }
 }
@@ -573,8 +556,8 @@ impl PinnedDrop for PageRange {
     fn drop(self: Pin<&mut Self>) {
         for chunk in &self.chunks {
             if let Some(chunk) = NonNull::new(chunk.load(Relaxed)) {
-                // SAFETY: Nobody else uses the range any more. No slot of it is on a list: an isolated one would own a
-                // reference on this range, and `shut_down` took the others off and nothing puts them back after.
+                // SAFETY: The range is not used any more. No slot of it is on a list: an isolated one would own a
+                // reference on this range, and no slot of a dead range is `Listed`.
                 unsafe { Chunk::free(chunk) };
             }
         }
@@ -594,12 +577,7 @@ impl OwnedPageRange {
                 space,
                 pid,
                 lock <- new_spinlock!(
-                    Guarded {
-                        dead: false,
-                        group: None,
-                        present: 0,
-                        high_water: 0,
-                    },
+                    Guarded::new(),
                     "PageRange::lock"
                 ),
                 chunks: [const { Atomic::new(ptr::null_mut()) }; MAX_CHUNKS],
@@ -665,7 +643,8 @@ impl Deref for LentPage<'_> {
 
 impl Drop for LentPage<'_> {
     fn drop(&mut self) {
-        self.range.release(self.index..self.index.wrapping_add(1));
+        // SAFETY: By the type invariant this value is a user of the page, and it goes.
+        unsafe { self.range.release(self.index..self.index.wrapping_add(1)) };
     }
 }
 
@@ -673,29 +652,32 @@ impl Backing for PageRange {
     type Lent<'a> = LentPage<'a>;
 
     fn lend(&self, pgoff: usize) -> Option<LentPage<'_>> {
-        let index = pgoff.checked_sub(self.pgoff.load(Relaxed))?;
+        let index = pgoff.checked_sub(self.pgoff())?;
         if index >= self.mapped_size().div_ceil(PAGE_SIZE) {
             return None;
         }
         let slot = self.slot(index)?;
         let mut slots = self.lock();
-        let SlotMut { users, flags, .. } = slots.get(index)?;
-        if *users == 0 || flags.view == View::Hidden {
+        let mut locked = slots.get(index)?;
+        if !locked.is_used() || locked.view() == View::Hidden {
             return None;
         }
-        // SAFETY: The lock is held; and as a user is counted below, the page stays.
-        let page = unsafe { (*slot.page.get()).as_ref() }?;
-        *users = users.checked_add(1)?;
-        // INVARIANT: The user was just counted.
+        locked.begin_use();
+        drop(slots);
+        // SAFETY: The value that is returned is the user just counted, and the reference does not outlive it.
+        let page = unsafe { slot.page() };
+        // A slot with users has a page.
+        warn_on!(page.is_none());
+        // INVARIANT: The user was counted above.
         Some(LentPage {
             range: self,
             index,
-            page,
+            page: page?,
         })
     }
 
     fn page_mapped(&self, pgoff: usize) {
-        trace::page_map(self.pid, pgoff.wrapping_sub(self.pgoff.load(Relaxed)), 1);
+        trace::page_map(self.pid, pgoff.wrapping_sub(self.pgoff()), 1);
     }
 
     fn vma_opened(&self) {
@@ -711,7 +693,7 @@ impl Backing for PageRange {
 
     fn vma_moved(&self, pgoff: usize, start: usize) {
         // Only the VMA that shows the first page tells where the whole begins.
-        if pgoff == self.pgoff.load(Relaxed) {
+        if pgoff == self.pgoff() {
             self.start.store(start, Relaxed);
         }
     }

@@ -107,26 +107,25 @@ impl Registration {
             unsafe { bindings::shrinker_free(shrinker.as_ptr()) };
             return Err(e);
         }
-        // SAFETY: The shrinker is not registered yet, so nobody else looks at it.
-        unsafe {
-            (*shrinker.as_ptr()).count_objects = Some(count);
-            (*shrinker.as_ptr()).scan_objects = Some(scan);
-            (*shrinker.as_ptr()).batch = BATCH;
-            bindings::shrinker_register(shrinker.as_ptr());
-        }
-        // INVARIANT: Just done.
+        // SAFETY: The shrinker was allocated above. It is not registered yet, so nothing else accesses it.
+        let fields = unsafe { &mut *shrinker.as_ptr() };
+        fields.count_objects = Some(count);
+        fields.scan_objects = Some(scan);
+        fields.batch = BATCH;
+        // SAFETY: The shrinker is complete, and not registered yet.
+        unsafe { bindings::shrinker_register(shrinker.as_ptr()) };
+        // INVARIANT: The shrinker was registered, and the list initialised above.
         Ok(Self { shrinker })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; this waits for running scans, so the list is not walked after. The promise
-        // made to `new` says that no page ranges are left, so the list is empty, and they freed the entries.
-        unsafe {
-            bindings::shrinker_free(self.shrinker.as_ptr());
-            LRU.destroy();
-        }
+        // SAFETY: By the type invariant the shrinker is registered. This waits for running scans.
+        unsafe { bindings::shrinker_free(self.shrinker.as_ptr()) };
+        // SAFETY: By the type invariant the list is initialised. By the promise made to `new` no page ranges are left,
+        // which took their entries off and freed them. No scan runs any more.
+        unsafe { LRU.destroy() };
     }
 }
 
@@ -137,10 +136,11 @@ unsafe extern "C" fn count(
     _: *mut bindings::shrinker,
     sc: *mut bindings::shrink_control,
 ) -> c_ulong {
-    // SAFETY: The kernel gives a valid control block.
-    let (nid, memcg) = unsafe { ((*sc).nid, (*sc).memcg) };
-    // SAFETY: The kernel holds the group as long as it asks.
-    match unsafe { LRU.count(nid, memcg) } {
+    // SAFETY: The kernel gives a valid control block, which does not change meanwhile.
+    let sc = unsafe { &*sc };
+    // SAFETY: The shrinker is registered only while the list is initialised. The kernel asks about one of its nodes and
+    // holds the group.
+    match unsafe { LRU.count(sc.nid, sc.memcg) } {
         // CAST: The constants are negative numbers that travel in an unsigned return value.
         0 => bindings::SHRINK_EMPTY as c_ulong,
         n => n,
@@ -155,19 +155,20 @@ struct Scan {
 
 /// # Safety
 ///
-/// To be called by the walk of [`LRU`], with a [`Scan`] as `arg`.
+/// To be called by the walk of [`LRU`], with a [`Scan`] as `arg` that nothing else accesses meanwhile.
 unsafe extern "C" fn isolate(
     item: *mut bindings::list_head,
     list: *mut bindings::list_lru_one,
     arg: *mut c_void,
 ) -> bindings::lru_status {
     let scan = arg.cast::<Scan>();
-    // SAFETY: `arg` is the state of the scan that walks, whose list is initialised and its own; item and list are what
-    // the walk of the LRU gave.
-    match unsafe { PageRange::isolate(item, list, &raw mut (*scan).isolated) } {
+    // SAFETY: `arg` is a valid `Scan`.
+    let isolated = unsafe { &raw mut (*scan).isolated };
+    // SAFETY: The walk gave item and list. The list of the scan is initialised, and its own.
+    match unsafe { PageRange::isolate(item, list, isolated) } {
         Isolation::Isolated => bindings::lru_status::LRU_REMOVED,
         Isolation::InUse => {
-            // SAFETY: As above; the walk runs on the scan's thread.
+            // SAFETY: `arg` is a valid `Scan` that nothing else accesses.
             let in_use = unsafe { &mut (*scan).in_use };
             *in_use = in_use.wrapping_add(1);
             bindings::lru_status::LRU_REMOVED
@@ -185,7 +186,9 @@ unsafe extern "C" fn compare(
     b: *const bindings::list_head,
 ) -> c_int {
     // SAFETY: Only isolated entries are on the list that is sorted.
-    let (a, b) = unsafe { (PageRange::position(a), PageRange::position(b)) };
+    let a = unsafe { PageRange::position(a) };
+    // SAFETY: Only isolated entries are on the list that is sorted.
+    let b = unsafe { PageRange::position(b) };
     c_int::from(a.cmp(&b) == Ordering::Greater)
 }
 
@@ -204,19 +207,18 @@ unsafe extern "C" fn scan(
         in_use: 0,
     };
     let head = &raw mut state.isolated;
-    // SAFETY: `state` is not moved from here on.
-    unsafe {
-        (*head).next = head;
-        (*head).prev = head;
-    }
+    // SAFETY: `head` is valid for writes. `state` is not moved from here on.
+    unsafe { bindings::INIT_LIST_HEAD(head) };
 
-    // SAFETY: The kernel gives a valid control block.
-    let (nid, memcg, mut budget) = unsafe { ((*sc).nid, (*sc).memcg, (*sc).nr_to_scan) };
+    // SAFETY: The kernel gives a valid control block, of which nothing else reads or writes these fields meanwhile.
+    let sc = unsafe { &*sc };
+    let mut budget = sc.nr_to_scan;
     while budget > 0 {
         state.in_use = 0;
-        // SAFETY: The kernel holds the group as long as it scans. `isolate` obeys the rules of the walk and gets the
-        // state it expects.
-        unsafe { LRU.walk(nid, memcg, Some(isolate), (&raw mut state).cast(), budget) };
+        let arg = (&raw mut state).cast();
+        // SAFETY: The shrinker is registered only while the list is initialised. The kernel asks about one of its nodes
+        // and holds the group. `isolate` obeys the rules of the walk and gets the state it expects.
+        unsafe { LRU.walk(sc.nid, sc.memcg, Some(isolate), arg, budget) };
         // Those were dropped from the list, so this ends.
         budget = state.in_use;
     }
@@ -257,15 +259,15 @@ unsafe fn next_run(
         if ptr::eq(item, head) {
             return None;
         }
-        // SAFETY: By the caller's promise the list is made of valid entries, and all but the head are isolated ones.
+        // SAFETY: By the caller's promise all entries of the list but the head are isolated ones.
         let position = unsafe { PageRange::position(item) };
-        // SAFETY: As above.
+        // SAFETY: By the caller's promise the list is made of valid entries.
         item = unsafe { (*item).next };
         Some(position)
     }));
     let mut next = first;
     for _ in 0..run {
-        // SAFETY: As above; the list has so many entries.
+        // SAFETY: By the caller's promise the list is made of valid entries, of which there are so many.
         next = unsafe { (*next).next };
     }
     (run, next)

@@ -10,10 +10,7 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    },
+    sync::Arc,
     uaccess::UserPtr, //
 };
 
@@ -64,9 +61,8 @@ impl PageUse {
             let within = offset & (PAGE_SIZE - 1);
             let piece = len.min(PAGE_SIZE - within);
             let slot = self.range.slot(index).ok_or(EINVAL)?;
-            // SAFETY: By the type invariant there is a page, and this value is one of its users, so by the invariant
-            // of `Slot` nobody writes to the field.
-            let page = unsafe { (*slot.page.get()).as_ref() }.ok_or(EINVAL)?;
+            // SAFETY: By the type invariant this value is one of the page's users.
+            let page = unsafe { slot.page() }.ok_or(EINVAL)?;
             f(page, within, piece)?;
             offset += piece;
             len -= piece;
@@ -150,31 +146,31 @@ impl PageUse {
     #[cold]
     fn map(&self) {
         let range = &*self.range;
-        let (pgoff, start) = (range.pgoff.load(Relaxed), range.user_start());
+        let (pgoff, start) = (range.pgoff(), range.user_start());
         let mut slots = range.lock();
         for index in self.indices() {
-            if let Some(slot) = slots.get(index) {
-                slot.flags.show();
+            if let Some(mut slot) = slots.get(index) {
+                slot.show();
             }
         }
         drop(slots);
         rmap::with_inserter(range, |insert| {
             for index in self.indices() {
-                let view = range.lock().get(index).map(|slot| slot.flags.view);
+                let view = range.lock().get(index).map(|slot| slot.view());
                 if view.is_none_or(|view| view == View::Mapped) {
                     continue;
                 }
                 let Some(slot) = range.slot(index) else {
                     continue;
                 };
-                // SAFETY: As in `for_each_piece`.
-                let Some(page) = (unsafe { (*slot.page.get()).as_ref() }) else {
+                // SAFETY: By the type invariant this value is one of the page's users.
+                let Some(page) = (unsafe { slot.page() }) else {
                     continue;
                 };
                 let address = start.wrapping_add(index << PAGE_SHIFT);
                 if insert(pgoff.wrapping_add(index), address, page) {
-                    if let Some(slot) = range.lock().get(index) {
-                        slot.flags.view = View::Mapped;
+                    if let Some(mut slot) = range.lock().get(index) {
+                        slot.set_mapped();
                     }
                 }
             }
@@ -184,6 +180,7 @@ impl PageUse {
 
 impl Drop for PageUse {
     fn drop(&mut self) {
-        self.range.release(self.indices());
+        // SAFETY: By the type invariant this value is a user of each of these, and it goes.
+        unsafe { self.range.release(self.indices()) };
     }
 }

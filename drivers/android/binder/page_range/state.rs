@@ -33,10 +33,10 @@ pub(super) enum View {
 /// What there is to know of a slot besides its page and users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flags {
-    pub(super) place: Place,
-    /// Meaningful while `Isolated`: nobody wanted the page since it was isolated.
-    pub(super) reclaiming: bool,
-    pub(super) view: View,
+    place: Place,
+    /// The slot is `Isolated`, and the page had no users since.
+    reclaiming: bool,
+    view: View,
 }
 
 /// What is to be done with a page that has just lost a user or a shrinker.
@@ -57,6 +57,31 @@ impl Flags {
         reclaiming: false,
         view: View::Hidden,
     };
+
+    /// Whether the slot is on the LRU.
+    pub(super) fn is_listed(&self) -> bool {
+        self.place == Place::Listed
+    }
+
+    /// What user space can see of the page.
+    pub(super) fn view(&self) -> View {
+        self.view
+    }
+
+    /// The slot was put on the LRU, as [`Next::List`] asked for.
+    pub(super) fn listed(&mut self) {
+        self.place = Place::Listed;
+    }
+
+    /// The page was mapped.
+    pub(super) fn mapped(&mut self) {
+        self.view = View::Mapped;
+    }
+
+    /// The page was freed.
+    pub(super) fn freed(&mut self) {
+        self.view = View::Hidden;
+    }
 
     /// One user more. There is a page.
     #[inline]

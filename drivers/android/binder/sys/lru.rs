@@ -53,9 +53,9 @@ extern "C" {
 ///
 /// # Invariants
 ///
-/// Between a successful [`Lru::init`] and [`Lru::destroy`] the `list_lru` is initialised, and `cache` is a valid cache.
-/// Entries are used only between the two: they exist only while a device file is open, and the module initialises the
-/// list before it has devices and destroys it after.
+/// `cache` is null, or it is a valid cache and the `list_lru` is initialised. Between a successful [`Lru::init`] and
+/// [`Lru::destroy`] it is not null. As memory for entries comes from the cache, and none is left when the list is
+/// destroyed, there are entries only while the list is initialised.
 pub(crate) struct Lru {
     inner: Opaque<bindings::list_lru>,
     /// Where the memory of the entries comes from.
@@ -88,13 +88,14 @@ impl Lru {
             binder_rs_create_cache(c"binder_rs_pages".as_char_ptr(), entries_size)
         })
         .ok_or(ENOMEM)?;
-        // SAFETY: By the caller's promise nobody else uses the list yet, and `shrinker` is valid.
+        // SAFETY: By the caller's promise the list is not used yet, and `shrinker` is valid.
         let result = unsafe { bindings::__list_lru_init(self.inner.get(), true, shrinker) };
         if let Err(e) = to_result(result) {
             // SAFETY: The cache was made above, and nothing is allocated from it.
             unsafe { bindings::kmem_cache_destroy(cache.as_ptr()) };
             return Err(e);
         }
+        // INVARIANT: Both are initialised.
         self.cache.store(cache.as_ptr(), Relaxed);
         Ok(())
     }
@@ -103,12 +104,20 @@ impl Lru {
     ///
     /// # Safety
     ///
-    /// The list must be initialised and empty, no memory for entries allocated, and neither be used afterwards.
+    /// The list must be initialised and empty, and no memory for entries allocated. No other function of the list may
+    /// run at the same time.
     pub(crate) unsafe fn destroy(&self) {
-        // SAFETY: By the caller's promise.
+        // INVARIANT: The list is not initialised any more.
+        let cache = self.cache.xchg(ptr::null_mut(), Relaxed);
+        // SAFETY: By the caller's promise the list is initialised and empty, and not used at the same time.
         unsafe { bindings::list_lru_destroy(self.inner.get()) };
         // SAFETY: By the type invariant it is a cache, and by the caller's promise nothing is allocated from it.
-        unsafe { bindings::kmem_cache_destroy(self.cache.load(Relaxed)) };
+        unsafe { bindings::kmem_cache_destroy(cache) };
+    }
+
+    /// Returns the cache. It is evidence that the list is initialised; `None` if it is not.
+    fn cache(&self) -> Option<NonNull<bindings::kmem_cache>> {
+        NonNull::new(self.cache.load(Relaxed))
     }
 
     /// Allocates memory for entries, of the size that was given to [`Lru::init`], aligned for any type and not
@@ -116,10 +125,11 @@ impl Lru {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`. No process is killed to avoid that.
+    /// - `ENOMEM`. No process is killed to avoid that.
+    /// - `ENODEV` if the list is not initialised.
     pub(crate) fn alloc_entries(&self, group: Arc<MemCgroup>) -> Result<NonNull<c_void>> {
-        let cache = self.cache.load(Relaxed);
-        // SAFETY: By the type invariants both are initialised.
+        let cache = self.cache().ok_or(ENODEV)?.as_ptr();
+        // SAFETY: By the type invariant the cache is valid, and the list is initialised.
         let alloc = || unsafe { binder_rs_alloc_entries(cache, self.inner.get(), GFP_GROUP) };
         NonNull::new(Payer::Group(group).pay(|_| alloc())).ok_or(ENOMEM)
     }
@@ -131,8 +141,9 @@ impl Lru {
     /// `entries` must come from [`Lru::alloc_entries`], must not be used afterwards, and none of the entries may be on
     /// a list.
     pub(crate) unsafe fn free_entries(&self, entries: NonNull<c_void>) {
-        // SAFETY: By the type invariant it is a cache, and by the caller's promise the memory comes from it.
-        unsafe { bindings::kmem_cache_free(self.cache.load(Relaxed), entries.as_ptr()) };
+        let cache = self.cache.load(Relaxed);
+        // SAFETY: By the caller's promise the memory comes from the cache, which by the type invariant is valid then.
+        unsafe { bindings::kmem_cache_free(cache, entries.as_ptr()) };
     }
 
     /// Puts `entry` at the young end of the list of the NUMA node its memory is on and the group it is charged to.
@@ -142,7 +153,7 @@ impl Lru {
     /// `entry` must be initialised and on no list, must stay valid until it is off this one, and must lie in memory
     /// from [`Lru::alloc_entries`].
     pub(crate) unsafe fn add(&self, entry: *mut bindings::list_head) {
-        // SAFETY: By the caller's promise; the list is initialised by the type invariants.
+        // SAFETY: As there is an entry, the list is initialised by the type invariant. The rest is the caller's promise.
         unsafe { bindings::list_lru_add_obj(self.inner.get(), entry) };
     }
 
@@ -152,7 +163,7 @@ impl Lru {
     ///
     /// `entry` must be on this list.
     pub(crate) unsafe fn del(&self, entry: *mut bindings::list_head) {
-        // SAFETY: By the caller's promise; the list is initialised by the type invariants.
+        // SAFETY: As there is an entry, the list is initialised by the type invariant. The rest is the caller's promise.
         unsafe { bindings::list_lru_del_obj(self.inner.get(), entry) };
     }
 
@@ -160,20 +171,23 @@ impl Lru {
     ///
     /// # Safety
     ///
-    /// `memcg` must be null or a valid group.
+    /// The list must be initialised. `nid` must be one of the system's nodes, and `memcg` null or a valid group.
     pub(crate) unsafe fn count(&self, nid: i32, memcg: *mut bindings::mem_cgroup) -> usize {
-        // SAFETY: The list is initialised by the type invariants, the rest is the caller's promise.
+        // SAFETY: By the caller's promise.
         unsafe { bindings::list_lru_count_one(self.inner.get(), nid, memcg) }
     }
 
-    /// The number of entries on the lists of all nodes and groups.
+    /// The number of entries on the lists of all nodes and groups; 0 if the list is not initialised.
     pub(crate) fn count_all(&self) -> usize {
+        if self.cache().is_none() {
+            return 0;
+        }
         // SAFETY: The number is written while the kernel boots, and where there can be one node only it is a constant.
         #[allow(unused_unsafe)]
         let nodes = unsafe { bindings::nr_node_ids };
         // CAST: A small number.
         (0..nodes as i32).fold(0, |all, nid| {
-            // SAFETY: The list is initialised by the type invariants, and this is one of the nodes there can be.
+            // SAFETY: There is a cache, so by the type invariant the list is initialised. `nid` is one of the nodes.
             let here = unsafe { bindings::list_lru_count_node(self.inner.get(), nid) };
             here.saturating_add(all)
         })
@@ -184,7 +198,8 @@ impl Lru {
     ///
     /// # Safety
     ///
-    /// `memcg` must be null or a valid group. `isolate` must be sound to call for each entry with `arg`, and must obey the rules of `list_lru_walk_cb`.
+    /// The list must be initialised. `nid` must be one of the system's nodes, and `memcg` null or a valid group. `isolate`
+    /// must be sound to call for each entry with `arg`, and must obey the rules of `list_lru_walk_cb`.
     pub(crate) unsafe fn walk(
         &self,
         nid: i32,
@@ -193,7 +208,7 @@ impl Lru {
         arg: *mut c_void,
         mut budget: usize,
     ) -> usize {
-        // SAFETY: The list is initialised by the type invariants, the rest is the caller's promise.
+        // SAFETY: By the caller's promise.
         unsafe {
             bindings::list_lru_walk_one(self.inner.get(), nid, memcg, isolate, arg, &mut budget)
         }

@@ -44,19 +44,24 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Answers `f_type` of the internal file system; nobody can see it. "binr" in ASCII.
+/// The magic number of the internal file system, which user space never sees. "binr" in ASCII.
 const MAGIC: usize = 0x6269_6e72;
 
-/// The internal file system that the inodes belong to. It has no root anyone could reach and is never registered.
+/// The internal file system that the inodes belong to. It has no root that could be reached and is never registered.
 ///
-/// Its owner stays empty: the one mount of it is made by the module itself, and would otherwise hold the module's
-/// reference count up for ever.
+/// Its owner stays empty: the module itself makes the mounts of it, which would otherwise keep the module from being
+/// unloaded.
 struct FsType(Opaque<bindings::file_system_type>);
 
 // SAFETY: The kernel locks what it changes in a `file_system_type`.
 unsafe impl Sync for FsType {}
 
-static FS_TYPE: FsType = FsType(Opaque::zeroed());
+static FS_TYPE: FsType = FsType(Opaque::new(bindings::file_system_type {
+    name: c"binder_rs_pages".as_ptr().cast(),
+    init_fs_context: Some(init_fs_context),
+    kill_sb: Some(bindings::kill_anon_super),
+    ..pin_init::zeroed()
+}));
 
 // What is inside a `fs_context` is C's business.
 #[allow(improper_ctypes)]
@@ -69,7 +74,7 @@ extern "C" {
 ///
 /// To be called by the kernel, as `file_system_type.init_fs_context`.
 unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
-    // SAFETY: Called by the kernel with a context that is being prepared.
+    // SAFETY: The kernel calls this with a context that is being prepared.
     if unsafe { init_pseudo(fc, MAGIC) }.is_null() {
         return ENOMEM.to_errno();
     }
@@ -92,20 +97,9 @@ unsafe impl Sync for Mount {}
 
 impl Mount {
     /// Mounts the internal file system.
-    ///
-    /// # Safety
-    ///
-    /// Only one `Mount` may exist at a time.
-    pub(crate) unsafe fn new() -> Result<Self> {
-        let fs_type = FS_TYPE.0.get();
-        // SAFETY: By the caller's promise there is no other mount, so nobody reads the type while it is written.
-        unsafe {
-            (*fs_type).name = c"binder_rs_pages".as_char_ptr();
-            (*fs_type).init_fs_context = Some(init_fs_context);
-            (*fs_type).kill_sb = Some(bindings::kill_anon_super);
-        }
-        // SAFETY: The type was just filled in and lives as long as the module.
-        let mount = from_err_ptr(unsafe { bindings::kern_mount(fs_type) })?;
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The type is complete, and lives as long as the module.
+        let mount = from_err_ptr(unsafe { bindings::kern_mount(FS_TYPE.0.get()) })?;
         // INVARIANT: `kern_mount` succeeded.
         Ok(Self {
             mount: NonNull::new(mount).ok_or(ENOMEM)?,
@@ -137,9 +131,10 @@ unsafe impl Sync for AddressSpace {}
 impl AddressSpace {
     /// Makes an address space that nothing is mapped from.
     pub(crate) fn new(mount: &Mount) -> Result<Self> {
-        let mount = mount.mount.as_ptr();
-        // SAFETY: By the type invariant the mount is valid, so its super block is.
-        let inode = unsafe { bindings::alloc_anon_inode((*mount).mnt_sb) };
+        // SAFETY: By the type invariant the mount is valid.
+        let sb = unsafe { (*mount.mount.as_ptr()).mnt_sb };
+        // SAFETY: The super block of a mount is valid as long as the mount is.
+        let inode = unsafe { bindings::alloc_anon_inode(sb) };
         let inode = from_err_ptr(inode)?;
         // INVARIANT: `alloc_anon_inode` returned a reference, which is now ours.
         Ok(Self {
@@ -147,16 +142,20 @@ impl AddressSpace {
         })
     }
 
+    fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: By the type invariant the inode is valid.
+        unsafe { (*self.inode.as_ptr()).i_mapping }
+    }
+
     /// Makes `file` map its pages through this address space.
     ///
     /// # Safety
     ///
-    /// To be called from `file_operations.open` of `file`, before anybody else can see it; the address space must
-    /// live until the file's `release`.
+    /// To be called from `file_operations.open` of `file`, before others can see the file. The address space must live
+    /// until the file's `release`.
     pub(crate) unsafe fn attach(&self, file: *mut bindings::file) {
-        // SAFETY: The inode is valid by the type invariant, the file by the caller's promise, and nobody else looks at
-        // a file that is being opened.
-        unsafe { (*file).f_mapping = (*self.inode.as_ptr()).i_mapping };
+        // SAFETY: By the caller's promise the file is valid, and not yet seen by others.
+        unsafe { (*file).f_mapping = self.mapping() };
     }
 
     /// Removes every page table entry for the `pages` page offsets from `first`, in all mappings, with one flush of
@@ -169,10 +168,8 @@ impl AddressSpace {
         // CAST: Page offsets of a mapping of at most a few megabytes at an offset that `mmap` has checked, so that
         // their byte offsets fit a `loff_t`.
         let (start, len) = ((first << PAGE_SHIFT) as i64, (pages << PAGE_SHIFT) as i64);
-        // SAFETY: The inode, and so its mapping, is valid by the type invariant.
-        unsafe {
-            bindings::unmap_mapping_range((*self.inode.as_ptr()).i_mapping, start, len, 1);
-        }
+        // SAFETY: By the type invariant the inode is valid, and so is its mapping.
+        unsafe { bindings::unmap_mapping_range(self.mapping(), start, len, 1) };
     }
 }
 
@@ -222,20 +219,24 @@ impl<B: Backing> VmOps<B> {
         &Self::TABLE
     }
 
+    /// Returns the backing of a VMA.
+    ///
     /// # Safety
     ///
     /// `vma` must be a valid VMA whose operations are [`Self::TABLE`], for as long as `'a`.
     unsafe fn backing<'a>(vma: *const bindings::vm_area_struct) -> &'a B {
-        // SAFETY: `map` put a pointer to the backing there; its caller promised that the backing lives as long as the
-        // file, and the VMA holds a reference on the file.
-        unsafe { &*(*vma).vm_private_data.cast::<B>() }
+        // SAFETY: By the caller's promise the VMA is valid.
+        let backing = unsafe { (*vma).vm_private_data };
+        // SAFETY: `map` alone makes VMAs with this table, and put a pointer to a `B` there. The caller of `map` promised
+        // that it lives until the release of the file, on which the VMA holds a reference.
+        unsafe { &*backing.cast::<B>() }
     }
 
     /// # Safety
     ///
     /// To be called by the kernel, as `vm_operations_struct.open` of [`Self::TABLE`].
     unsafe extern "C" fn open(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: Called by the kernel for a VMA with this table.
+        // SAFETY: The kernel calls this for a VMA with this table, which is valid meanwhile.
         unsafe { Self::backing(vma) }.vma_opened();
     }
 
@@ -243,7 +244,7 @@ impl<B: Backing> VmOps<B> {
     ///
     /// To be called by the kernel, as `vm_operations_struct.close` of [`Self::TABLE`].
     unsafe extern "C" fn close(vma: *mut bindings::vm_area_struct) {
-        // SAFETY: As in `open`.
+        // SAFETY: The kernel calls this for a VMA with this table, which is valid meanwhile.
         unsafe { Self::backing(vma) }.vma_closed();
     }
 
@@ -251,11 +252,12 @@ impl<B: Backing> VmOps<B> {
     ///
     /// To be called by the kernel, as `vm_operations_struct.mremap` of [`Self::TABLE`].
     unsafe extern "C" fn mremap(vma: *mut bindings::vm_area_struct) -> c_int {
-        // SAFETY: As in `open`; the kernel holds the mmap lock for writing.
-        unsafe {
-            let start = (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start;
-            Self::backing(vma).vma_moved((*vma).vm_pgoff, start);
-        }
+        // SAFETY: The kernel holds the mmap lock for writing.
+        let start = unsafe { (*vma).__bindgen_anon_1.__bindgen_anon_1.vm_start };
+        // SAFETY: The kernel holds the mmap lock for writing.
+        let pgoff = unsafe { (*vma).vm_pgoff };
+        // SAFETY: The kernel calls this for a VMA with this table, which is valid meanwhile.
+        unsafe { Self::backing(vma) }.vma_moved(pgoff, start);
         0
     }
 
@@ -263,23 +265,22 @@ impl<B: Backing> VmOps<B> {
     ///
     /// To be called by the kernel, as `vm_operations_struct.fault` of [`Self::TABLE`].
     unsafe extern "C" fn fault(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-        // SAFETY: The kernel gives a valid description of the fault, in a VMA with this table that stays put while
-        // this runs.
-        let (vma, pgoff, address, backing) = unsafe {
-            let what = &(*vmf).__bindgen_anon_1;
-            (what.vma, what.pgoff, what.address, Self::backing(what.vma))
-        };
+        // SAFETY: The kernel gives a valid description of the fault, which does not change while this runs.
+        let what = unsafe { &(*vmf).__bindgen_anon_1 };
+        let (vma, pgoff, address) = (what.vma, what.pgoff, what.address);
+        // SAFETY: The fault is in a VMA with this table, which is valid while this runs.
+        let backing = unsafe { Self::backing(vma) };
         let Some(page) = backing.lend(pgoff) else {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         };
-        // SAFETY: A fault runs under the mmap or VMA lock, `map` set `VM_MIXEDMAP`, the page is of order 0, and it
-        // stays where it is as long as it is lent.
+        // SAFETY: A fault runs under the mmap or VMA lock. `map` set `VM_MIXEDMAP`. The page is of order 0, and stays
+        // where it is as long as it is lent.
         let ret = unsafe { bindings::vm_insert_page(vma, address & PAGE_MASK, page.as_ptr()) };
         if ret == 0 {
             backing.page_mapped(pgoff);
         }
-        // An entry that is there already is for the same page: a page does not leave its offset before it was zapped,
-        // and is not zapped for good while it is lent.
+        // An entry that is there already is for the same page: a page leaves its offset only after it was zapped, and not
+        // while it is lent.
         if ret == 0 || ret == EBUSY.to_errno() {
             bindings::vm_fault_reason_VM_FAULT_NOPAGE
         } else if ret == ENOMEM.to_errno() {
@@ -307,11 +308,10 @@ pub(crate) unsafe fn map<B: Backing>(vma: &VmaNew, backing: &B) -> Result {
     vma.set_dontcopy();
     vma.set_dontexpand();
     vma.set_mixedmap();
-    // SAFETY: The VMA is still being made, so nobody else looks at it.
-    unsafe {
-        (*vma.as_ptr()).vm_ops = VmOps::<B>::table();
-        (*vma.as_ptr()).vm_private_data = ptr::from_ref(backing).cast_mut().cast();
-    }
+    // SAFETY: A `VmaNew` is a VMA that is still being made, so nothing else accesses it.
+    unsafe { (*vma.as_ptr()).vm_ops = VmOps::<B>::table() };
+    // SAFETY: A `VmaNew` is a VMA that is still being made, so nothing else accesses it.
+    unsafe { (*vma.as_ptr()).vm_private_data = ptr::from_ref(backing).cast_mut().cast() };
     Ok(())
 }
 
@@ -337,11 +337,11 @@ pub(crate) fn with_inserter<B: Backing>(
         let Some(vma) = mmap.vma_lookup(address) else {
             return false;
         };
-        // SAFETY: `VmaRef` is evidence of the mmap lock, under which these fields do not change.
-        let ours = unsafe {
-            ptr::eq((*vma.as_ptr()).vm_ops, VmOps::<B>::table())
-                && ptr::eq((*vma.as_ptr()).vm_private_data.cast(), backing)
-        };
+        // SAFETY: A `VmaRef` is evidence of the mmap lock, under which the field does not change.
+        let ops = unsafe { (*vma.as_ptr()).vm_ops };
+        // SAFETY: A `VmaRef` is evidence of the mmap lock, under which the field does not change.
+        let data = unsafe { (*vma.as_ptr()).vm_private_data };
+        let ours = ptr::eq(ops, VmOps::<B>::table()) && ptr::eq(data.cast(), backing);
         let here = address.wrapping_sub(vma.start()) >> PAGE_SHIFT;
         if !ours || vma_pgoff(vma).wrapping_add(here) != pgoff {
             return false;
