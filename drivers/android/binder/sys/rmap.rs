@@ -57,7 +57,7 @@ struct FsType(Opaque<bindings::file_system_type>);
 unsafe impl Sync for FsType {}
 
 static FS_TYPE: FsType = FsType(Opaque::new(bindings::file_system_type {
-    name: c"binder_rs_pages".as_ptr().cast(),
+    name: c"binder_rs_pages".to_bytes_with_nul().as_ptr().cast(),
     init_fs_context: Some(init_fs_context),
     kill_sb: Some(bindings::kill_anon_super),
     ..pin_init::zeroed()

@@ -72,7 +72,8 @@ struct DeathCount {
 impl DeathCount {
     fn wait(&self, wanted: u32) -> Outcome {
         let came = self.came.lock().expect("no thread panics");
-        let (came, _) = self.changed.wait_timeout_while(came, PATIENCE, |came| *came < wanted).expect("no thread panics");
+        let (came, _) =
+            self.changed.wait_timeout_while(came, PATIENCE, |came| *came < wanted).expect("no thread panics");
         check("death notifications", *came, wanted)
     }
 }
@@ -286,8 +287,9 @@ fn sixteen_threads(service: &Service) -> Outcome {
 /// Calls of one thread that wait for nothing arrive in their order.
 fn one_way(service: &Service) -> Outcome {
     thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..4).map(|caller| scope.spawn(move || (0..250).try_for_each(|number| service.note(caller, number)))).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|caller| scope.spawn(move || (0..250).try_for_each(|number| service.note(caller, number))))
+            .collect();
         threads.into_iter().try_for_each(|thread| thread.join().expect("no thread panics"))
     })?;
     for caller in 0..4 {
