@@ -2,9 +2,9 @@
 
 //! Instructions per operation: two binder drivers and a Unix socket, in one boot.
 //!
-//! Wall time in an emulated guest is noise. Where the guest's clock counts instructions (`-icount`), the same
-//! loop costs the same every time, and a difference is a difference in code. Whether the clock does
-//! so is checked with a loop of known length, and said in the table's head.
+//! Wall time in an emulated guest is noise. If the guest's clock counts instructions (`-icount`), the same loop costs
+//! the same every time, and a difference is a difference in code. A loop of known length checks whether the clock
+//! does; the head of the table shows the result.
 
 mod binder_channel;
 mod report;
@@ -38,7 +38,7 @@ pub const BURST: u32 = 32;
 
 /// The two ends of one means of communication.
 pub trait Channel {
-    /// Does it `times` times. A mismatch or a failure is an error.
+    /// Runs the exchange `times` times. A mismatch or a failure is an error.
     fn run(&mut self, case: Case, times: u32) -> Result<(), String>;
 }
 
@@ -53,7 +53,7 @@ impl std::fmt::Display for Case {
 }
 
 impl Case {
-    /// How often a case is done per measurement with `--iterations 1000`, in thousandths.
+    /// Operations per measurement with `--iterations 1000`, in thousandths.
     fn weight(self) -> u32 {
         match self {
             Case::Call(size) | Case::OneWay(size) | Case::Nested(size) if size > 16 * 1024 => 200,
@@ -81,10 +81,10 @@ struct Args {
     /// Device of the driver under test.
     #[arg(long, value_name = "PATH")]
     ours: Option<PathBuf>,
-    /// Device of the driver it is compared with.
+    /// Device of the driver to compare with.
     #[arg(long, value_name = "PATH")]
     c: Option<PathBuf>,
-    /// Leave the Unix socket out.
+    /// Do not measure the Unix socket.
     #[arg(long)]
     no_unix: bool,
     /// Only cases whose name contains one of these, such as `call/128`.
@@ -96,7 +96,7 @@ struct Args {
     /// Measurements of each case.
     #[arg(long, default_value_t = 3)]
     repeats: usize,
-    /// Seconds to let the machine come to rest first.
+    /// Seconds to wait first, until the machine is idle.
     #[arg(long, default_value_t = 5)]
     settle: u64,
     /// Fail where a case named `call/...` costs the driver under test more than so many times the other driver.
@@ -132,8 +132,8 @@ fn measure(channel: &mut dyn Channel, case: Case, iterations: u32) -> Result<f64
     Ok((end - start).as_nanos() as f64 / f64::from(times))
 }
 
-/// Puts this process into a memory cgroup, as every process of a distribution is in one: only there is anything charged
-/// for what a driver allocates. Says whether that was possible.
+/// Moves this process into a memory cgroup, as on a distribution: outside of one, allocations of a driver are not
+/// charged. Returns whether that was possible.
 fn enter_memory_cgroup() -> bool {
     let root = Path::new("/sys/fs/cgroup");
     let group = root.join("binder-bench");

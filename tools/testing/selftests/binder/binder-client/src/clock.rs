@@ -2,8 +2,8 @@
 
 //! The clock, and whether it counts instructions.
 //!
-//! An emulator can be told to let the guest's time go by with the instructions it executes. Then the same work takes the
-//! same time in every run, and a duration is a number of instructions.
+//! An emulator can derive the guest's time from the instructions it executes. Then the same work takes the same time in
+//! every run, and a duration is a number of instructions.
 
 use std::arch::asm;
 use std::time::Duration;

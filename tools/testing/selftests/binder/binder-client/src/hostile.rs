@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a well-behaved client has no use for: bad addresses, and memory that is not all there.
+//! Bad addresses and partly mapped memory, which well-behaved clients do not use.
 
 use std::ffi::c_void;
 use std::num::NonZeroUsize;

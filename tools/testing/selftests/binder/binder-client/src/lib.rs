@@ -2,19 +2,17 @@
 
 //! A small client of the binder protocol.
 //!
-//! The protocol is a stream of commands (`BC_*`) into the driver and a stream of returns (`BR_*`) out
-//! of it, both carried by one ioctl, and buffers that the driver fills in a mapping only it can write.
-//! This crate keeps those three apart:
+//! The protocol has a stream of commands (`BC_*`) to the driver, a stream of returns (`BR_*`) from it, both in one
+//! ioctl, and buffers that the driver fills in a read-only mapping. This crate has types for each:
 //!
 //! - [`Binder`] is one open file with its mapping: the ioctls, and reading a received buffer.
-//! - [`Commands`] builds the stream in, [`Returns`] takes the stream out apart.
-//! - [`Parcel`] and [`object`] build what a transaction carries.
-//! - [`Looper`] is one thread that talks to the driver: it queues commands, reads returns, makes calls.
-//! - [`process`], [`pages`], [`clock`] and [`hostile`] are what tests and measurements need besides.
+//! - [`Commands`] builds the command stream, [`Returns`] parses the return stream.
+//! - [`Parcel`] and [`object`] build the data and objects of a transaction.
+//! - [`Looper`] is one thread that uses the driver: it queues commands, reads returns, makes calls.
+//! - [`process`], [`pages`], [`clock`] and [`hostile`] are for tests and measurements.
 //!
-//! Nothing here hides the protocol: a test can send any bytes and look at any return. What the crate
-//! takes away is layout arithmetic and `unsafe`, which lives in `sys.rs`, `process.rs`,
-//! `clock.rs` and `hostile.rs` alone.
+//! Nothing here hides the protocol: a test can send any bytes and look at any return. The crate does the layout
+//! arithmetic and has the `unsafe` code, only in `sys.rs`, `process.rs`, `clock.rs` and `hostile.rs`.
 
 pub mod clock;
 mod commands;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a mapping are there, as the page table has it.
+//! Which pages of a mapping are present in the page table.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

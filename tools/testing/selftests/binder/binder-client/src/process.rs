@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes to talk between.
+//! Child processes.
 
 use std::io::Read;
 use std::io::Write;

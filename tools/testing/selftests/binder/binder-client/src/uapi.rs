@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The driver's interface as numbers and layouts.
+//! The UAPI: numbers and layouts.
 //!
-//! Sizes are asserted at build time: command codes carry the size of what follows them, so a layout
-//! that came out differently would be a different command.
+//! Sizes are asserted at build time: a command code contains the size of its argument, so a wrong layout would be a
+//! different command.
 
 use zerocopy::FromBytes;
 use zerocopy::Immutable;

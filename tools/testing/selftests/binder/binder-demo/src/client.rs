@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A client: calls the service with everything from nothing to a megabyte, and checks what comes back.
+//! A client: calls the service with 0 bytes to 1 MB, and checks the replies.
 
 use std::path::Path;
 use std::sync::Arc;

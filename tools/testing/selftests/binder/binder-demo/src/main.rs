@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A demonstration: processes that call one another through a binder driver, with every byte checked, and
-//! memory that the kernel takes back in between.
+//! A demonstration: processes call each other through a Binder driver, and every byte is checked, before and after
+//! memory reclaim.
 //!
-//! A context manager, a service and several clients, each a process of its own. The clients find the service through the
-//! manager, then call it with 0 bytes to 1 MB, synchronously and one-way. Every reply is compared byte for byte; one-way
-//! calls are added up on both sides, in order. Then the kernel is asked for memory, the pages behind everybody's
-//! mapping go, and all of it is done again.
+//! A context manager, a service and several clients, each a process of its own. The clients find the service through
+//! the manager, then call it with 0 bytes to 1 MB, synchronously and one-way. Every reply is compared byte for byte;
+//! one-way calls are summed up on both sides, in order. Then memory reclaim frees the unused pages of all mappings,
+//! and all of it is done again.
 
 mod client;
 mod manager;
@@ -37,7 +37,7 @@ struct Args {
     /// How many clients call at the same time.
     #[arg(long, default_value_t = 4)]
     clients: u32,
-    /// The file in which the driver counts its pages, where it is not the usual one.
+    /// The file with the page counts of the driver, if not the default.
     #[arg(long, value_name = "PATH")]
     stats: Option<PathBuf>,
 }
@@ -47,17 +47,17 @@ pub type Outcome<T> = Result<T, String>;
 
 /// What a client is told to do.
 const ROUND: u64 = 1;
-/// What every process of the demonstration can be asked: how many pages of its mapping are there.
+/// A request to every process of the demonstration: the number of present pages of its mapping.
 const PAGES: u64 = 2;
 
-/// A process of the demonstration, and the line to it.
+/// A process of the demonstration, and the socket to it.
 struct Actor {
     child: Child,
     line: Line,
 }
 
 impl Actor {
-    /// Starts a process; what goes wrong in it is printed and makes it end.
+    /// Starts a process. It prints an error and exits.
     fn start(name: &str, body: impl FnOnce(&Line) -> Outcome<()>) -> Outcome<Self> {
         let (here, there) = Line::pair().map_err(|error| error.to_string())?;
         let child = Child::spawn(|| match body(&there) {
@@ -99,7 +99,7 @@ pub fn open(device: &std::path::Path) -> Outcome<Binder> {
     Binder::open_mapped(device, MAX_MAPPING).map_err(|error| format!("{}: {error}", device.display()))
 }
 
-/// How many pages stand behind a mapping.
+/// The number of pages behind a mapping.
 pub fn pages_behind(binder: &Binder) -> Outcome<u64> {
     let map = binder.mapping().ok_or("no mapping")?;
     Ok(pages::count(map.address(), map.len()).map_err(|error| format!("pagemap: {error}"))? as u64)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The context manager: keeps one service and hands it out.
+//! The context manager: holds a handle to one service and gives it to clients.
 
 use std::path::Path;
 use std::sync::Arc;

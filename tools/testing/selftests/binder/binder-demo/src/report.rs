@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is printed.
+//! Output.
 
 use std::collections::BTreeMap;
 use std::path::Path;

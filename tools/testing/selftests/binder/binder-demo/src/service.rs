@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The service: answers calls with their bytes turned around, and adds one-way calls up.
+//! The service: replies to calls with their bytes reversed, and sums up one-way calls.
 
 use std::collections::HashMap;
 use std::path::Path;

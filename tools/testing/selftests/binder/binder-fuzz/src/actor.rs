@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A process of programs: does a step when it is told to, and tells what came of it.
+//! A process that executes the steps of programs on request and returns their results.
 //!
-//! It goes through many programs, one after the other. Between two of them it gives back all it has: devices, mappings,
-//! descriptors, how nice it is and which user.
+//! It runs many programs, one after the other. Between two programs it resets its state: devices, mappings,
+//! descriptors, nice value and user.
 
 use std::io::Read;
 use std::io::Write;

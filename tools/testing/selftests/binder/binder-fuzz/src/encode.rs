@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Programs' commands as the bytes a driver reads.
+//! Encodes the commands of programs as the bytes that a driver reads.
 
 use std::os::fd::AsRawFd;
 

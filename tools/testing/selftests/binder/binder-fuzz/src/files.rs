@@ -3,8 +3,8 @@
 
 //! Which process has which open file of the device, in the course of a program.
 //!
-//! An open file ends when the last descriptor and the last mapping of it are gone. The C driver lets go of it some time after
-//! that; to wait for it one must know that it was to happen.
+//! An open file is released when its last descriptor and its last mapping are gone. The C driver finishes the release
+//! later; the fuzzer has to know of each release to wait for it.
 
 use std::collections::HashSet;
 

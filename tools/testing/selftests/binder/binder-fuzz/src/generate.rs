@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes programs.
+//! Generates programs.
 //!
-//! Random commands alone would hardly ever get a call through. So most of a program is made of small scenes that mean
-//! something - a call with its reply, a node handed on, a notification asked for - with random commands and mistakes strewn in.
+//! Random commands alone would rarely deliver a call. So most of a program consists of valid sequences - a call with
+//! its reply, a node that is sent, a notification request - with random commands and errors in between.
 
 use crate::program::Action;
 use crate::program::Buffer;

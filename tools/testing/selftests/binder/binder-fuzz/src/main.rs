@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Runs random programs on two binder drivers, which must agree about each.
+//! Runs random programs on two Binder drivers and compares the results.
 //!
-//! A program follows from its seed: processes and threads that send commands, right ones and wrong ones, in an order
-//! that is always the same. Everything that a process can see of the driver is compared: results, bytes taken, returns, data,
-//! objects, files. Where the drivers disagree, the shortest part of the program about which they still do is printed.
+//! A seed determines a program: processes and threads that send valid and invalid commands in a fixed order.
+//! Everything that a process can see is compared: results, bytes consumed, returns, data, objects, files. On a
+//! mismatch, a minimised program with the same mismatch is printed.
 //!
-//! Where they differ on purpose (the rows of `Documentation/differences.md`) programs must not:
+//! Programs avoid the deliberate differences (the rows of `Documentation/differences.md`):
 //!
 //! - `tiny-read`, `parent-at-zero`, `grown-mapping`, `dontneed`, `moved-mapping`, `moved-reclaim`: no program reads
 //!   into one to three bytes, has a buffer object at offset 0, or changes a mapping otherwise than as a whole.
-//! - `lost-buffer`: a thread reads all there is for it before it leaves with `BINDER_THREAD_EXIT`, and before it reads to
-//!   where not everything can be written.
-//! - `deaf-epoll`: an epoll is asked once after that, and then dropped.
-//! - `undelivered-page`: only buffers that were delivered are looked at, and until the next commands.
-//! - `spam-latest`: `BR_ONEWAY_SPAM_SUSPECT` is told as `BR_TRANSACTION_COMPLETE`.
-//! - `killed-node`: what the C driver has left behind in its counts is not held against it.
+//! - `lost-buffer`: a thread reads all its work before `BINDER_THREAD_EXIT`, and before it reads into a buffer that is
+//!   not wholly writable.
+//! - `deaf-epoll`: an epoll is read once after that, and then closed.
+//! - `undelivered-page`: only delivered buffers are read, and only until the next commands.
+//! - `spam-latest`: `BR_ONEWAY_SPAM_SUSPECT` is recorded as `BR_TRANSACTION_COMPLETE`.
+//! - `killed-node`: nodes that the C driver leaves in its counts are not a mismatch.
 
 mod actor;
 mod encode;
@@ -47,44 +47,44 @@ use crate::run::Trace;
 const BATCH: u64 = 100;
 
 #[derive(Parser)]
-#[command(version, about = "Runs random programs on two binder drivers, which must agree about each")]
+#[command(version, about = "Runs random programs on two Binder drivers and compares the results")]
 struct Args {
-    /// The device of the driver that is tested.
+    /// The device of the driver under test.
     #[arg(long, value_name = "PATH")]
     ours: PathBuf,
     /// The device of the C driver.
     #[arg(long, value_name = "PATH")]
     c: PathBuf,
-    /// Where the C driver, which ends processes after they have closed it, counts them.
+    /// Statistics of the C driver, to wait until it has released closed files.
     #[arg(long, value_name = "PATH", default_value = "/sys/kernel/debug/binder/stats")]
     c_stats: PathBuf,
-    /// Where the driver that is tested does.
+    /// Statistics of the driver under test, likewise.
     #[arg(long, value_name = "PATH", default_value = "/sys/kernel/debug/binder_rs/stats")]
     our_stats: PathBuf,
-    /// The seed of the first program; the next one has the next.
+    /// The seed of the first program; each further program has the next seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many programs.
+    /// The number of programs.
     #[arg(long, default_value_t = 1000)]
     programs: u64,
-    /// About how many steps a program has.
+    /// The approximate number of steps of a program.
     #[arg(long, default_value_t = 40)]
     steps: usize,
-    /// Goes on until it is stopped, or there is something to report.
+    /// Runs until stopped or until a mismatch.
     #[arg(long)]
     forever: bool,
-    /// Different disagreements to print before giving up.
+    /// Stop after so many different mismatches.
     #[arg(long, default_value_t = 10)]
     show: usize,
-    /// Prints programs as they are, and not the shortest part of them.
+    /// Prints whole programs, not minimised.
     #[arg(long)]
     no_minimise: bool,
-    /// Prints what the C driver did with each program.
+    /// Prints the results of the C driver for each program.
     #[arg(long)]
     verbose: bool,
 }
 
-/// A place where two drivers disagree.
+/// A mismatch between two drivers.
 struct Difference {
     program: Program,
     at: usize,
@@ -102,12 +102,12 @@ fn compare(cast: &mut Cast<'_>, program: usize) -> Result<Option<Difference>, St
     Ok(first_difference(&c, &ours).map(|at| Difference { program: cast.programs()[program].clone(), at, ours, c }))
 }
 
-/// Where two traces begin to be different.
+/// The index at which two traces differ first.
 fn first_difference(c: &Trace, ours: &Trace) -> Option<usize> {
     (0..c.len().max(ours.len())).find(|at| c.get(*at) != ours.get(*at))
 }
 
-/// Makes a difference as small as it can be. `None` if it does not happen again.
+/// Minimises the program of a mismatch. `None` if the mismatch does not recur.
 fn shorten(drivers: &Drivers, difference: &Difference) -> Result<Option<Difference>, String> {
     let mut program = difference.program.clone();
     program.steps.truncate((difference.at + 1).saturating_sub(program.mappings.len()));
@@ -134,7 +134,7 @@ fn shorten(drivers: &Drivers, difference: &Difference) -> Result<Option<Differen
 }
 
 impl Difference {
-    /// What two differences of one cause have in common.
+    /// A key that mismatches of one cause share.
     fn kind(&self) -> (Option<String>, Option<String>) {
         (self.c.get(self.at).cloned(), self.ours.get(self.at).cloned())
     }
@@ -181,7 +181,7 @@ struct Report {
 }
 
 impl Report {
-    /// Prints a difference, unless there was one like it.
+    /// Prints a mismatch, unless one with its key was printed.
     fn add(&mut self, args: &Args, drivers: &Drivers, found: Difference) -> Result<(), String> {
         let seed = found.program.seed;
         if !self.kinds.insert(found.kind()) {

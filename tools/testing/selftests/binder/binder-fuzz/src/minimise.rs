@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Makes a program shorter as long as two drivers disagree about it.
+//! Removes steps from a program while the mismatch remains.
 
 use crate::program::Action;
 use crate::program::Cmd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Open files on their way from one process to another.
+//! Passes open files between processes.
 
 use std::fs::File;
 use std::io::IoSlice;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a program is: steps of processes and threads, in one fixed order.
+//! Programs: steps of processes and threads, in one fixed order.
 //!
-//! A step names what it works on as a person would ("the oldest buffer that is still held"), and the process
-//! that takes the step finds out what that is. So a program stays meaningful when steps are taken out of it, and is
-//! the same on two drivers as long as they do the same.
+//! A step names its operands relative to the state ("the oldest buffer still held"), and the process resolves them
+//! when it executes the step. So a program stays valid when steps are removed, and is the same on two drivers as long
+//! as they behave the same.
 
 use std::fmt;
 

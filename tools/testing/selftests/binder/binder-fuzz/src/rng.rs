@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that look random and follow from a seed alone.
+//! Pseudo-random numbers.
 
 /// A generator (splitmix64: one addition and a mix, and every seed is as good as any other).
 #[derive(Clone, Debug)]

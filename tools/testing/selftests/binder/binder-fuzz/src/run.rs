@@ -2,12 +2,11 @@
 
 //! Runs programs on drivers.
 //!
-//! One step at a time: each thread of each process waits until it is told to do its next step, and nothing goes on before it
-//! has answered. The device is non-blocking. What a driver does later by itself - the C driver lets go of a process, and
-//! looks after a closed descriptor, from a work queue - is waited for before the next step. So the order of things is
-//! the same on every driver.
+//! One step at a time: each thread waits for the request to execute its next step, and the next request is sent after
+//! its answer. The device is non-blocking. Deferred work of a driver - the C driver releases processes and handles
+//! closed descriptors in a work queue - is waited for before the next step. So the order is the same on every driver.
 //!
-//! The processes are forked once for many programs. One that a program kills is replaced when the program is over.
+//! The processes are forked once for many programs. A process that a program kills is replaced after the program.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixDatagram;

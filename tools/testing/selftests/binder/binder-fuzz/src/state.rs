@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one process of a program remembers, and how what it reads is told.
+//! The state of one process of a program, and the text form of what it reads.
 //!
-//! What is told must be the same on two drivers that do the same. So addresses are told as places in the mapping, process ids as
-//! numbers of the program's processes, descriptors by the file they are, and the numbers by which
-//! a driver names transactions in its logs not at all.
+//! The text must be the same on two drivers that behave the same. So addresses are written as offsets in the mapping,
+//! process ids as numbers of the program's processes, descriptors as the files they refer to. The debug ids of
+//! transactions are left out.
 
 use std::fmt::Write;
 use std::fs::File;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a process does in a step, and what it tells of it.
+//! Executes a step and returns its result as text.
 
 use std::os::fd::AsFd;
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the drivers differ on purpose.
+//! Deliberate differences between the drivers.
 //!
 //! Each has a row in `Documentation/differences.md`, found by its name here; a unit test compares the two lists.
 
 macro_rules! differences {
     ($($(#[$meta:meta])* $name:ident = $row:literal,)*) => {
-        /// Something the C driver does and this project's driver does otherwise.
+        /// A deliberate difference from the C driver.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Difference {
             $($(#[$meta])* $name,)*
@@ -19,25 +19,25 @@ macro_rules! differences {
 }
 
 differences! {
-    /// What a read writes that has one, two or three bytes of room, or less than none.
+    /// What is written to a read buffer of one, two or three bytes, or with `read_consumed` beyond its end.
     TinyRead = "tiny-read",
     /// Whether `mremap` can make a mapping larger.
     GrownMapping = "grown-mapping",
-    /// Whether pages thrown out with `MADV_DONTNEED` come back.
+    /// Whether pages can be read again after `MADV_DONTNEED`.
     Dontneed = "dontneed",
     /// Whether calls arrive in a mapping that was moved or split.
     MovedMapping = "moved-mapping",
     /// Whether pages of a mapping that was moved or split can be reclaimed.
     MovedReclaim = "moved-reclaim",
-    /// Whether pages are reclaimed whatever state their process is in, and whatever stands before them.
+    /// Whether pages are reclaimed whatever state their process is in, and whatever pages are before them on the list.
     SkippedReclaim = "skipped-reclaim",
     /// How many flushes it takes to reclaim neighbouring pages.
     FlushPerPage = "flush-per-page",
-    /// Whether an object at the very start of the data can be a parent.
+    /// Whether an object at offset 0 can be a parent.
     ParentAtZero = "parent-at-zero",
-    /// Whether a process that is killed while it talks can leave a node behind.
+    /// Whether a node can stay after a process is killed while it sends it.
     KilledNode = "killed-node",
-    /// Whether a thread that is killed carries out the rest of its commands.
+    /// Whether a killed thread executes the rest of its write buffer.
     KilledWriter = "killed-writer",
     /// In which pid namespace `BINDER_FREEZE` looks up a pid.
     FreezeNamespace = "freeze-namespace",
@@ -45,27 +45,27 @@ differences! {
     FreezeMount = "freeze-mount",
     /// Which users may freeze a process.
     FreezeRights = "freeze-rights",
-    /// What holds where a process is frozen and thawed at the same time.
+    /// The result of concurrent freezes and thaws.
     OvertakenFreeze = "overtaken-freeze",
-    /// Whether a process can be frozen with a very long time-out.
+    /// Whether a process can be frozen with a very long timeout.
     FreezeTimeout = "freeze-timeout",
     /// What becomes of the buffer of a transaction or reply that is never read.
     LostBuffer = "lost-buffer",
-    /// What an epoll hears after the thread that set it up has left.
+    /// Whether an epoll gets events after `BINDER_THREAD_EXIT` of the thread that added the device.
     DeafEpoll = "deaf-epoll",
-    /// Whether a close of another descriptor is told to an epoll.
+    /// Whether a close of another descriptor wakes an epoll.
     FlushWatched = "flush-watched",
-    /// Whether bytes that were never delivered can be seen.
+    /// Whether a receiver can read bytes before delivery.
     UndeliveredPage = "undelivered-page",
-    /// Whether a one-way call counts when its own sender is judged.
+    /// Whether the new one-way transaction counts in the spam check.
     SpamLatest = "spam-latest",
-    /// How long files on their way to a process are held.
+    /// How long files in flight are held.
     InFlight = "in-flight",
     /// Whether memory cgroups are charged for what the driver allocates.
     MemoryCharged = "memory-charged",
     /// Whether the module can be unloaded.
     Unload = "unload",
-    /// Whether a long list of work is shown whole.
+    /// Whether a long todo list is shown whole.
     LongLists = "long-lists",
     /// Which mounts have a file for a process in `binder_logs/proc`.
     BinderfsProc = "binderfs-proc",

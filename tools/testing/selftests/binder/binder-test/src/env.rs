@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a test is told about where it runs.
+//! The environment of a test.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::differences::Difference;
 
-/// Whose driver is tested.
+/// The driver under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
     /// The driver of this project.
@@ -17,7 +17,7 @@ pub enum Driver {
     C,
 }
 
-/// Where a test runs.
+/// The environment of a test.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// The device.
@@ -26,26 +26,26 @@ pub struct Env {
     pub driver: Driver,
     /// The driver's module.
     pub module: Option<PathBuf>,
-    /// What the module is loaded with.
+    /// The parameters of the module.
     pub module_params: String,
-    /// Tests that repeat one thing do it often.
+    /// Run stress tests with more repetitions.
     pub thorough: bool,
 }
 
-/// The exit status of a test that cannot run here, as kselftest has it.
+/// The exit status of a skipped test, as in kselftest.
 pub const SKIPPED: i32 = 4;
 
-/// Starts the line that says why.
+/// Marks the output line with the reason.
 pub const SKIP_MARK: &str = "skip: ";
 
 impl Env {
-    /// Ends the test: something it needs is not there.
+    /// Skips the test: a precondition is missing.
     pub fn skip(&self, reason: &str) -> ! {
         println!("{SKIP_MARK}{reason}");
         std::process::exit(SKIPPED)
     }
 
-    /// Whose behaviour to expect where the drivers differ on purpose.
+    /// The driver whose behaviour to expect for a deliberate difference.
     pub fn driver(&self, _why: Difference) -> Driver {
         self.driver
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Things most tests start from.
+//! Fixtures that most tests use.
 //!
-//! A driver knows open files, not processes, so one thread can hold both ends of a conversation: it sends on one
-//! file and looks at the other, step by step, and nothing is left to timing. Files are opened
-//! `O_NONBLOCK`: something that should be there and is not is an error at once and not a hang. Where something comes
-//! from another process or from the kernel's own time, a test waits for it ([`End::wait`]).
+//! A Binder process is an open file, so one thread can have both ends of a transaction: it sends on one file and
+//! reads the other, step by step, independent of timing. Files are opened `O_NONBLOCK`: a return that is missing is
+//! an error at once, not a hang. For returns caused by another process or by deferred work, a test waits
+//! ([`End::wait`]).
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -45,12 +45,12 @@ use nix::sys::wait::WaitStatus;
 use crate::env::Env;
 use crate::hostile;
 
-/// A node's two names.
+/// The pointer and cookie of a node.
 pub const fn node(number: u64) -> PtrCookie {
     PtrCookie { ptr: number << 12, cookie: (number << 12) | 0xc00 }
 }
 
-/// One open file and the calling thread's conversation on it.
+/// One open file and the calling thread's looper on it.
 #[derive(Debug)]
 pub struct End {
     looper: Looper,
@@ -71,7 +71,7 @@ impl DerefMut for End {
 }
 
 impl End {
-    /// Talks on a file that is open.
+    /// Uses an open file.
     pub fn over(binder: Binder) -> Self {
         Self { looper: Looper::new(Arc::new(binder)) }
     }
@@ -93,20 +93,20 @@ impl End {
         Self::over(Binder::open_with(&env.device, libc::O_NONBLOCK).expect("open"))
     }
 
-    /// Makes the calling thread one that takes calls.
+    /// Makes the calling thread a looper.
     pub fn enter(mut self) -> Self {
         self.queue().enter_looper();
         self.flush().expect("BC_ENTER_LOOPER");
         self
     }
 
-    /// Says whether the file blocks.
+    /// Sets or clears `O_NONBLOCK`.
     pub fn set_blocking(&self, blocking: bool) {
         let flags = if blocking { OFlag::O_RDWR } else { OFlag::O_RDWR | OFlag::O_NONBLOCK };
         fcntl(self.binder().as_fd(), FcntlArg::F_SETFL(flags)).expect("F_SETFL");
     }
 
-    /// Does something on the file while it blocks.
+    /// Runs `body` while the file is blocking.
     pub fn blocking<T>(&mut self, body: impl FnOnce(&mut Looper) -> T) -> T {
         self.set_blocking(true);
         let result = body(&mut self.looper);
@@ -119,7 +119,7 @@ impl End {
         self.blocking(|looper| looper.next()).expect("a return")
     }
 
-    /// Everything that is there to be read.
+    /// Reads all returns.
     pub fn drain(&mut self) -> Vec<Return> {
         let mut all = Vec::new();
         loop {
@@ -131,25 +131,25 @@ impl End {
         }
     }
 
-    /// What this thread's last transaction that failed came to, which is forgotten with that.
+    /// Reads the extended error of this thread, which clears it.
     pub fn error(&self) -> ExtendedError {
         let mut error = ExtendedError::default();
         assert_eq!(self.binder().ioctl(uapi::BINDER_GET_EXTENDED_ERROR, &mut error), Ok(0));
         error
     }
 
-    /// The error behind the code that says that a transaction failed.
+    /// The errno of the extended error.
     pub fn errno(&self) -> Errno {
         Errno::from_raw(-self.error().param)
     }
 
-    /// Reads everything and compares.
+    /// Reads all returns and compares them.
     #[track_caller]
     pub fn expect(&mut self, wanted: &[Return]) {
         assert_eq!(self.drain(), wanted);
     }
 
-    /// Reads everything; there must be one call.
+    /// Reads all returns, which must be one transaction.
     #[track_caller]
     pub fn expect_transaction(&mut self) -> TransactionData {
         match self.drain()[..] {
@@ -158,7 +158,7 @@ impl End {
         }
     }
 
-    /// Reads everything; there must be the end of a call this thread made.
+    /// Reads all returns, which must end a call of this thread.
     #[track_caller]
     pub fn expect_reply(&mut self) -> TransactionData {
         match self.drain()[..] {
@@ -167,7 +167,7 @@ impl End {
         }
     }
 
-    /// Waits for one call.
+    /// Waits for one transaction.
     #[track_caller]
     pub fn wait_transaction(&mut self) -> TransactionData {
         match self.wait() {
@@ -183,7 +183,7 @@ impl End {
         self.flush().expect("BC_TRANSACTION");
     }
 
-    /// Sends a one-way call, which must be taken.
+    /// Sends a one-way call, which must succeed.
     #[track_caller]
     pub fn start_one_way(&mut self, call: Call<'_>) {
         self.start(call.with_flags(uapi::TF_ONE_WAY));
@@ -197,21 +197,21 @@ impl End {
         self.flush().expect("BC_REPLY");
     }
 
-    /// Sends a reply, which must be taken.
+    /// Sends a reply, which must succeed.
     #[track_caller]
     pub fn answer(&mut self, parcel: &Parcel) {
         self.start_reply(Call::reply(parcel));
         self.expect(&[Return::TransactionComplete]);
     }
 
-    /// Gives a buffer back at once.
+    /// Frees a buffer at once.
     #[track_caller]
     pub fn give_back(&mut self, received: &TransactionData) {
         self.free(received);
         self.flush().expect("BC_FREE_BUFFER");
     }
 
-    /// What a transaction carries; the buffer is given back.
+    /// The data and objects of a transaction; frees the buffer.
     #[track_caller]
     pub fn take(&mut self, received: &TransactionData) -> Payload {
         let payload = self.payload(received).expect("a readable buffer");
@@ -224,17 +224,17 @@ const PUT: u32 = 1;
 const GET: u32 = 2;
 const DROP: u32 = 3;
 
-/// A context manager in a process of its own that keeps nodes by number, so that processes can meet.
+/// A context manager in a process of its own. It holds handles by number, through which processes find each other.
 #[derive(Debug)]
 pub struct Registry {
     peer: Peer,
 }
 
 impl Registry {
-    /// The code of a call that asks for a handle; what is not there is answered with nothing.
+    /// The code of a call that gets a handle; the reply is empty if there is none.
     pub const GET: u32 = GET;
 
-    /// Starts it. The manager of the test before may take a moment to be gone.
+    /// Starts it. Waits until the manager of the previous test is released.
     pub fn start(env: &Env) -> Self {
         let peer = Peer::start(env, |env, line| {
             let binder = Binder::open_mapped(&env.device, LIBBINDER_MAPPING).expect("open");
@@ -251,7 +251,7 @@ impl Registry {
         self.peer.pid()
     }
 
-    /// Keeps a node under a number.
+    /// Registers a node under a number.
     #[track_caller]
     pub fn put(&self, end: &mut End, number: u32, object: FlatObject) {
         let mut parcel = Parcel::from_bytes(&number.to_ne_bytes());
@@ -259,13 +259,13 @@ impl Registry {
         self.ask(end, PUT, &parcel);
     }
 
-    /// Keeps the node in a parcel that begins with the number and carries whatever else.
+    /// Registers the node in a parcel that begins with the number.
     #[track_caller]
     pub fn put_with(&self, end: &mut End, parcel: &Parcel) {
         self.ask(end, PUT, parcel);
     }
 
-    /// A handle to the node kept under a number, with one strong reference.
+    /// A handle to the node registered under a number, with one strong reference.
     #[track_caller]
     pub fn get(&self, end: &mut End, number: u32) -> u32 {
         let parcel = Parcel::from_bytes(&number.to_ne_bytes());
@@ -277,13 +277,13 @@ impl Registry {
         handle
     }
 
-    /// Keeps what is under a number no longer.
+    /// Removes the node under a number.
     #[track_caller]
     pub fn drop_kept(&self, end: &mut End, number: u32) {
         self.ask(end, DROP, &Parcel::from_bytes(&number.to_ne_bytes()));
     }
 
-    /// Another server, of whose node a client has a handle.
+    /// Another server, and a handle of the client to its node.
     pub fn another(&self, env: &Env, client: &mut End) -> (End, u32) {
         let mut server = End::open(env);
         self.put(&mut server, 9, object::binder(0x9000, 0x9008));
@@ -339,7 +339,7 @@ fn keep_registry(mut looper: Looper) {
     panic!("the registry ends: {served:?}");
 }
 
-/// Becomes context manager once the place is free: the one of the test before may take a moment to be gone.
+/// Becomes context manager once the one of the previous test is released.
 pub fn become_manager(binder: &Binder) {
     until(|| match binder.become_manager() {
         Ok(()) => true,
@@ -357,7 +357,7 @@ pub struct Pair {
     pub server: End,
     /// The client's handle to the server's node.
     pub handle: u32,
-    /// Where they met; holds no reference any more.
+    /// The context manager; it holds no reference any more.
     pub registry: Registry,
 }
 
@@ -376,18 +376,18 @@ impl Pair {
         Self::at(registry, End::open_sized(env, client), End::open_sized(env, server).enter())
     }
 
-    /// Of two files that are open.
+    /// With two open files.
     pub fn at(registry: Registry, client: End, server: End) -> Self {
         Self::with_flags(registry, client, server, 0)
     }
 
-    /// Whose node takes descriptors.
+    /// With a node that accepts descriptors.
     pub fn with_fds(env: &Env) -> Self {
         let registry = Registry::start(env);
         Self::with_flags(registry, End::open(env), End::open(env).enter(), uapi::FLAT_BINDER_FLAG_ACCEPTS_FDS)
     }
 
-    /// Whose node has these flags.
+    /// With a node with these flags.
     pub fn with_flags(registry: Registry, mut client: End, mut server: End, flags: u32) -> Self {
         registry.put(&mut server, 1, FlatObject { flags, ..object::binder(Self::NODE.ptr, Self::NODE.cookie) });
         let handle = registry.get(&mut client, 1);
@@ -421,7 +421,7 @@ impl Pair {
         handle
     }
 
-    /// A call of a few bytes goes through and comes back: nothing that happened before has broken anything.
+    /// Makes a short call with a reply, to show that the pair still works.
     #[track_caller]
     pub fn check(&mut self) {
         let (there, back) = self.round(&Parcel::from_bytes(b"are you there"), &Parcel::from_bytes(b"here I am"));
@@ -430,7 +430,7 @@ impl Pair {
     }
 }
 
-/// A process that does one end of a test, and a line to it.
+/// A child process that is one end of a test, and a socket to it.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
@@ -463,30 +463,30 @@ impl Peer {
         self.line.hear().expect("the other process is there")
     }
 
-    /// Whether there is something to be heard.
+    /// Whether a number has arrived.
     pub fn has_spoken(&self) -> bool {
         self.line.heard()
     }
 
-    /// Tells it a number.
+    /// Sends it a number.
     #[track_caller]
     pub fn say(&self, number: u64) {
         self.line.say(number).expect("the other process is there");
     }
 
-    /// Kills it; it is gone, though the driver may not be done with it.
+    /// Kills it and reaps it. The driver may still be releasing its files.
     pub fn kill(&mut self) {
         let status = self.child.kill();
         let killed = matches!(status, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)));
         assert!(killed, "ended by itself: {status:?}");
     }
 
-    /// Waits until it ends, however it does, and says how.
+    /// Waits until it ends; returns its status.
     pub fn ended(mut self) -> WaitStatus {
         self.child.wait().expect("waitpid")
     }
 
-    /// Waits until it is done; all must have been well there.
+    /// Waits until it ends, which must be without an error.
     #[track_caller]
     pub fn join(mut self) {
         let status = self.child.wait();
@@ -494,7 +494,7 @@ impl Peer {
     }
 }
 
-/// Has two threads on two processors begin something at the same time.
+/// Starts something in two threads on two CPUs at the same time.
 #[derive(Debug, Default)]
 pub struct Meeting {
     is_there: AtomicBool,

@@ -2,10 +2,9 @@
 
 //! Runs tests in processes of their own and reports in KTAP.
 //!
-//! A test's process leads a process group, and everything it starts stays in it. When the test is over, or does not end,
-//! the group is killed and every process in it waited for (this process is made the one that orphans
-//! fall to), so that nothing of one test is there in the next. Nor may the driver have anything left of it: the counts
-//! that it tells are back where they were, or the test has failed.
+//! A test's process leads a process group, and everything it starts stays in it. After the test, or its timeout, the
+//! group is killed and every process in it is reaped (this process is their subreaper). So no process of one test
+//! runs in the next. The test fails if the counts of the driver do not return to their old values.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,10 +41,10 @@ use crate::kernel::find_stats;
 use crate::kernel::is_processes_own;
 use crate::tests::Test;
 
-/// How often a look is taken whether the test's process is gone while others keep its output open.
+/// How often to check whether the test's process has ended while other processes keep its output open.
 const TICK_MS: u16 = 50;
 
-/// How long killed processes may take to be gone, and the driver to have given up what they had.
+/// How long killed processes may take to end, and the driver to release them.
 const REAP: Duration = Duration::from_secs(60);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -101,7 +100,7 @@ pub fn run(env: &Env, tests: &[&Test], timeout: Duration) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What the driver has more of than before, once it has had the time to give it up.
+/// The counts of the driver that stay above their old values.
 fn left_behind(env: &Env, before: &BTreeMap<String, u64>) -> Option<BTreeMap<String, u64>> {
     let deadline = Instant::now() + REAP;
     loop {
@@ -195,7 +194,7 @@ fn watch(env: &Env, test: &Test, timeout: Duration, output: &mut Vec<u8>) -> nix
     })
 }
 
-/// Takes what lies in the pipe; the writers are gone.
+/// Reads the rest of the pipe; it has no writers.
 fn drain(read: &mut fs::File, output: &mut Vec<u8>) {
     loop {
         let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
@@ -210,7 +209,7 @@ fn drain(read: &mut fs::File, output: &mut Vec<u8>) {
     }
 }
 
-/// Takes in one process that has ended: this one, or any.
+/// Reaps one process: this one, or any.
 fn reap(pid: Option<Pid>) -> nix::Result<Option<WaitStatus>> {
     match waitpid(pid.unwrap_or(Pid::from_raw(-1)), Some(WaitPidFlag::WNOHANG))? {
         WaitStatus::StillAlive => Ok(None),
@@ -227,7 +226,7 @@ fn wait_until(pid: Pid, deadline: Instant) -> nix::Result<Option<WaitStatus>> {
     }
 }
 
-/// Kills the test's processes and waits for each. Says whether all are gone.
+/// Kills the test's processes and reaps each. Returns whether all have ended.
 fn clean_up(group: Pid) -> nix::Result<bool> {
     let deadline = Instant::now() + REAP;
     loop {
@@ -245,7 +244,7 @@ fn clean_up(group: Pid) -> nix::Result<bool> {
     }
 }
 
-/// Where every thread of a process group stands in the kernel.
+/// The kernel stacks of every thread of a process group.
 fn describe_group(group: Pid) -> String {
     let mut text = String::from("where its threads stand:\n");
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a well-behaved client has no use for: torn mappings and raw system calls, besides what `binder_client` has.
+//! Split mappings and raw system calls, which well-behaved clients do not use, besides those of `binder_client`.
 //!
 //! All `unsafe` of the tests is in this file and its folder.
 

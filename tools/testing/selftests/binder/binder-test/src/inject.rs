@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Failures made to happen, one at a time.
+//! Fault injection, one failure at a time.
 //!
-//! A kernel built for it lets a thread ask that the n-th thing from now on that can fail does: an allocation of memory or
-//! a copy from or to user space, in whatever system call the thread makes. With n = 1, 2, 3, … a step that
-//! is repeated fails at each such place in turn, until it comes through without meeting one.
+//! With fault injection in the kernel a thread can make its n-th allocation or user copy from now on fail, in any
+//! system call. With n = 1, 2, 3, ... a repeated step fails at each such place in turn, until it succeeds without a
+//! failure.
 
 use std::collections::BTreeMap;
 use std::fs;

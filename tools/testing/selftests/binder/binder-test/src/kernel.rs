@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the kernel tells of itself: the driver's own counts, traced events, control groups, slabs.
+//! Kernel state: the driver's counts, trace events, control groups, slab caches.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Behaviour tests of a binder driver, through its device.
+//! Behaviour tests of a Binder driver, through its device.
 //!
-//! Each test runs in a process of its own, with a watchdog over the whole tree of processes it starts. The report is KTAP.
-//! The same tests run on the C driver, which is the oracle: what it does is expected, and where
-//! another driver is meant to differ, the test says so through [`differences`].
+//! Each test runs in a process of its own, with a timeout for all processes it starts. The report is KTAP. The same
+//! tests run on the C driver, whose behaviour is expected. For deliberate differences a test uses [`differences`].
 
 mod differences;
 mod env;
@@ -31,12 +30,12 @@ use crate::env::Env;
 use crate::tests::Group;
 
 #[derive(Parser)]
-#[command(version, about = "Tests a binder driver through its device")]
+#[command(version, about = "Tests a Binder driver through its device")]
 struct Args {
     /// The device.
     #[arg(long, value_name = "PATH", required_unless_present = "list")]
     device: Option<PathBuf>,
-    /// Whose driver stands behind it.
+    /// The driver of the device.
     #[arg(long, value_enum, required_unless_present = "list")]
     driver: Option<Driver>,
     /// The driver's module file, for tests that unload and load it.
@@ -45,7 +44,7 @@ struct Args {
     /// Parameters the module is loaded with.
     #[arg(long, value_name = "TEXT", default_value = "")]
     module_params: String,
-    /// Which tests: the driver's core, and what else its interface has; all of them where none is named.
+    /// Groups of tests to run; all by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     groups: Vec<Group>,
     /// Seconds after which a test counts as hanging.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounts of the file system `binder`, each test's in a mount namespace of its own: they go when the test does.
+//! binderfs mounts, in a mount namespace of each test's own: they go when the test ends.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file whose reads and writes are done when the test says so.
+//! A file whose reads and writes complete on request of the test.
 //!
-//! It is a file system of one file, for which the test itself answers the kernel (FUSE). Until it does, memory that is
-//! being written to the file is held by the kernel, and a process that is ending waits for its requests.
+//! It is a FUSE file system with one file, and the test answers its requests. Until it does, the kernel holds the pages
+//! being written to the file, and an exiting process waits for its requests.
 
 use std::fs::File;
 use std::fs::OpenOptions;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Listens to what the kernel tells of devices that come and go, as udev does.
+//! Receives the uevents of devices that come and go, as udev does.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Scenes about what surrounds calls: files, mappings, users, floods, threads, deaths, bad memory.
+//! Sequences around calls: files, mappings, users, one-way floods, threads, deaths, bad memory.
 
 use binder_client::uapi;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Input and output that goes on while the process does something else.
+//! Asynchronous I/O.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A security module that says no.
+//! A security module that denies.
 //!
-//! The kernel lets programs of its own byte code be security modules (`BPF_LSM`). One of two instructions, the
-//! number to return and the return, denies everything at one hook for as long as it is attached. A few more look at
-//! what the hook is asked about.
+//! BPF programs can be attached to LSM hooks (`BPF_LSM`). A program of two instructions, the return value and the exit,
+//! denies everything at one hook while it is attached. A few more instructions check the hook's arguments.
 
 use std::fs;
 use std::os::fd::AsRawFd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How nice a thread is, for which there is no safe wrapper.
+//! Nice values of threads, for which there is no safe wrapper.
 
 use nix::errno::Errno;
 use nix::libc;

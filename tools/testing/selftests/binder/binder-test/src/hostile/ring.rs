@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A ring of `io_uring`, as something that holds a file.
+//! An `io_uring` that holds a registered file.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;

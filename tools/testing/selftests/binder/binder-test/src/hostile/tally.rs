@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers that a test's processes share.
+//! Counters that a test's processes share.
 
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;

@@ -2,7 +2,7 @@
 
 //! binderfs: adding devices, mounts, options, and ownership.
 //!
-//! The device under `/dev` has no part in these, but for its name: `--module-params` must say `devices=`.
+//! These do not use the device under `/dev`, only its name: `--module-params` must contain `devices=`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -2,7 +2,7 @@
 
 //! Which processes can be frozen from a device of a mount, and by which users.
 //!
-//! The module's own device under `/dev` has a part in these, as a mount of its own. A C driver with binderfs has none.
+//! The module's own device under `/dev` counts as a mount of its own. A C driver with binderfs has no such device.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

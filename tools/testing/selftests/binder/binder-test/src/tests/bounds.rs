@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a step costs does not grow with how much of anything there is.
+//! The cost of operations does not grow with the number of objects.
 //!
 //! Much of this happens under a spinlock that other processes wait for. The guest's clock counts instructions here, so
-//! that a duration is the same in every run; elsewhere these tests are skipped. The C driver walks its lists.
+//! a duration is the same in every run; elsewhere these tests are skipped. The C driver walks its lists.
 
 use std::io::Read;
 use std::os::fd::AsFd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Room in the mapping: taken by calls, given back by `BC_FREE_BUFFER`, and running out.
+//! Space in the mapping: allocated by transactions, freed by `BC_FREE_BUFFER`, and exhausted.
 
 use binder_client::Call;
 use binder_client::LIBBINDER_MAPPING;

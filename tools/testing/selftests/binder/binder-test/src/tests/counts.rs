@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver counts of itself: nothing may be left when everything is closed.
+//! The object counts in the driver's statistics are zero when everything is closed.
 //!
-//! Only tests use the device while these run, so when the last file is closed every count must come down to zero. The tests
-//! before these are in the count too: what one of them has left behind shows here.
+//! Only tests use the device, so when the last file is closed every count must be zero. These tests also find objects
+//! that earlier tests have leaked.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -2,9 +2,9 @@
 
 //! No process reads bytes that were not sent to it.
 //!
-//! Every transaction is filled with a byte of its own, and every process searches all that it can read of its mapping - the
-//! padding between the parts of a buffer, the rest of the last page, and pages that no buffer touches - for
-//! bytes that were not meant for it, or not any more.
+//! Every transaction is filled with a byte of its own. Every process searches all that it can read of its mapping - the
+//! padding between the parts of a buffer, the rest of the last page, and pages without a buffer - for bytes of other
+//! processes, or bytes that should have been cleared.
 
 use std::os::fd::AsFd;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Every number that comes from user space, at the ends of its range and where a sum with another one ends.
+//! Every number from user space, at the limits of its range and where a sum with another number overflows.
 //!
-//! Each test goes through a table: a field, and what the driver makes of each value. After each row a call goes through
-//! as ever. What is refused leaves nothing behind; the harness compares the driver's counts after each test.
+//! Each test has a table: a field, its values, and the expected results. After each row a normal call must succeed. The
+//! harness compares the driver's counts after each test, so a refused value must leave nothing behind.
 
 use std::fmt::Debug;
 use std::fmt::Display;

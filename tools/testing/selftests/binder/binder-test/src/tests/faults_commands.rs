@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Commands that are no calls, what is read that is no call, and the smaller ioctls, with every allocation and every copy
-//! failing in turn.
+//! Every allocation and every user copy fails in turn: commands and returns other than transactions, and the other
+//! ioctls.
 //!
-//! A command is carried out or it is not; where an ioctl says that it failed, the caller cannot know which. So each is
-//! done again after a failure, and then all must be as if it had been done once.
+//! A command is executed or it is not; after an ioctl that fails, the caller does not know which. So each is repeated
+//! after a failure, and then the state must be as if it was executed once.
 
 use std::fs::File;
 use std::os::fd::AsFd;

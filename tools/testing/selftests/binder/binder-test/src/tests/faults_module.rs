@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module, loaded with every allocation failing in turn that is made for its nodes under `/dev`.
+//! Module load with every allocation for its device nodes failing in turn.
 //!
-//! The kernel frees a module whose init function fails, whatever is open or mounted. What comes after the first node
-//! can fail, and udev or a program that waits for the node may be quicker.
+//! The kernel frees a module whose init function fails, whatever is open or mounted. Init can fail after the first node
+//! exists, and udev or another program may open that node before.
 
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is not a call, with every allocation and every copy in it failing in turn: opening, mapping, polling, references,
-//! notifications, the file system, and loading the module.
+//! Every allocation and every user copy fails in turn: open, mmap, poll, references, notification requests, binderfs,
+//! and module load.
 
 use std::ffi::CString;
 use std::fs::File;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls in which every allocation and every copy fails in turn.
+//! Transactions in which every allocation and every user copy fails in turn.
 //!
-//! Whatever fails, the call either arrives and is answered or its sender is told that it failed; afterwards the driver has
-//! what it had before, no descriptor is left open, and the next call goes through.
+//! After each failure the call is either delivered and answered, or its sender reads a failure. Then the driver's
+//! counts have their old values, no descriptor is left open, and the next call succeeds.
 
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;

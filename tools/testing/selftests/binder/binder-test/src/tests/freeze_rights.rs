@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which users may freeze a process, by the credentials of all that take part.
+//! Which users may freeze a process, by the credentials of caller, process and context manager.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files on their way to a process, and what they keep alive.
+//! Files in flight, and what they keep alive.
 //!
-//! A file of the driver's own can be sent like any other. What is queued in a file of the driver's must not keep that
-//! very file alive, neither directly nor through others: then nothing would ever end it. Each test here leaves such a
-//! circle behind, and the harness sees that the driver has nothing left of it.
+//! A binder file can be sent like any other file. A transaction queued in a binder file must not keep that file alive,
+//! neither directly nor through other files: it would never be released. Each test leaves such a cycle behind, and the
+//! harness checks that the driver has released it.
 
 use std::fs::File;
 use std::io::ErrorKind;

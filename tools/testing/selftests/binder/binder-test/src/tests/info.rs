@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a process can ask about nodes and failures, and the detection of one-way spam.
+//! Ioctls that return node counts and extended errors, and one-way spam detection.
 
 use binder_client::Binder;
 use binder_client::Call;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ioctls other than `BINDER_WRITE_READ`, and what the device refuses.
+//! The ioctls other than `BINDER_WRITE_READ`, and unsupported file operations.
 
 use std::fs::OpenOptions;
 use std::io::Read;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the driver shows of itself in debugfs. Other programs read it, so its form is the C driver's: what these tests
-//! expect was first seen there.
+//! The files in debugfs. Other programs read them, so their format is that of the C driver.
 
 use std::fs;
 use std::fs::File;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The looper commands, and when a process is asked for one more thread.
+//! The looper commands and `BR_SPAWN_LOOPER`.
 
 use binder_client::Binder;
 use binder_client::Call;

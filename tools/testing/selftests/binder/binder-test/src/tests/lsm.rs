@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a security module denies.
+//! LSM hooks that deny.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

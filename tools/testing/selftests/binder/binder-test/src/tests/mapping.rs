@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The mapping: what may be mapped, and what happens when it is torn, moved and emptied.
+//! The mapping: mmap arguments, and mappings that are split, moved and emptied.
 
 use std::os::fd::AsFd;
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which memory cgroup pays, and what becomes of calls when one cannot pay any more.
+//! Which memory cgroup is charged, and transactions at its limit.
 //!
-//! Memory is measured by what a group has in all (`memory.current`): the kernel keeps that up to date, but for what each
-//! processor has charged in advance.
+//! The measure is `memory.current`, which is exact but for the stock that each CPU has charged in advance.
 
 use std::os::fd::AsFd;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many processes that all serve and all call: nothing is lost, doubled or overtaken, and no process is starved.
+//! Many processes that all serve and all call: no transaction is lost, duplicated or reordered, and no process starves.
 //!
-//! How far each process is at a given time is up to the scheduler. What the driver decides is the order: which thread
-//! gets the next work, and which work is next. That order is what the tests here compare.
+//! The scheduler decides how fast each process runs. The driver decides the order: which thread gets the next work
+//! item, and which item is next. The tests compare that order.
 
 use std::sync::Arc;
 use std::sync::Condvar;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module on a kernel that does not export the hooks of security modules. These need `--module` and come last.
+//! The module on a kernel that does not export the LSM hooks. These tests need `--module` and run last.
 //!
-//! The kernels that are tested on export them. So the names that the module looks for are replaced, in a copy of the
-//! finished file, by names that no kernel has; nothing else of it is changed.
+//! The kernels under test export them. So in a copy of the module file, the names that the module looks up are
+//! replaced by names that no kernel has.
 
 use std::fs;
 use std::fs::File;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The tests, by what they are about.
+//! The tests, by subject.
 
 use clap::ValueEnum;
 
@@ -58,33 +58,33 @@ mod transaction;
 mod undelivered;
 mod write_read;
 
-/// Which part of the interface a test is about.
+/// Groups of tests that need the same setup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Group {
     /// Calls, references, buffers, threads, the mapping, the module.
     Core,
-    /// Notifications, file descriptors, buffers that objects point to, freezing, looking in from outside.
+    /// Notifications, file descriptors, scatter-gather buffers, freezing, debug files.
     Interface,
-    /// The file system. Debian's C module is built without it.
+    /// binderfs. Debian's C module is built without it.
     Binderfs,
-    /// Memory that is short, and processes that end at any moment.
+    /// Memory pressure, and processes killed at random.
     Reclaim,
-    /// A machine that has no memory left. It has to be a small one.
+    /// Out of memory. The machine has to be a small one.
     OutOfMemory,
-    /// What steps cost with many of something in the way. The clock has to count instructions.
+    /// The cost of operations with many objects. The clock has to count instructions.
     Bounds,
-    /// Failures that a kernel built for it makes happen.
+    /// Fault injection, for which the kernel has to be built.
     Faults,
 }
 
 /// One test.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
-    /// The file's name and what is shown.
+    /// The file's name and the name of the test.
     pub name: &'static str,
-    /// What it belongs to.
+    /// The group.
     pub group: Group,
-    /// Returns where all is well, and panics where not.
+    /// Panics if the test fails.
     pub run: fn(&Env),
 }
 
@@ -100,7 +100,7 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Every test, in the order in which they are best read.
+/// Every test, in the order in which they run.
 pub fn all() -> impl Iterator<Item = &'static Test> {
     [
         ioctl::TESTS,

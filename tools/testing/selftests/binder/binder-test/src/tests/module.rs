@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading and unloading the module. These need `--module` and come last.
+//! Loading and unloading the module. These tests need `--module` and run last.
 
 use std::ffi::CString;
 use std::fs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loading, using and unloading the module again and again, after which the machine has as much memory as before.
+//! Repeated load, use and unload of the module must not leak memory.
 
 use std::sync::atomic::Ordering;
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nice values: a thread handles a call at its caller's, within what the node asks for and the thread may have.
+//! Nice values: a thread handles a call at the caller's nice value, within the node's minimum and the thread's limit.
 //!
-//! A nice value is a thread's. Both ends are one thread here, whose value each test sets before it calls and before
-//! it reads.
+//! Both ends are one thread here. Each test sets its nice value before it calls and before it reads.
 
 use binder_client::Call;
 use binder_client::Parcel;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes and handles inside transactions: what they become on the other side.
+//! Nodes and handles in transactions, and their translation.
 
 use binder_client::Call;
 use binder_client::Parcel;

@@ -2,8 +2,8 @@
 
 //! Reclaim of pages to which others hold references.
 //!
-//! The holder of a reference still reads what the page contained: the page has left the mapping, and what comes
-//! after, to this process or another, comes in other pages.
+//! The holder of a reference still reads what the page contained: the page has left the mapping, and later
+//! transactions, to this process or another, use other pages.
 
 use std::os::fd::AsFd;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `poll` and `epoll`, and what closing, forking and executing do to an open file.
+//! `poll` and `epoll`; close, fork and exec with an open file.
 
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;

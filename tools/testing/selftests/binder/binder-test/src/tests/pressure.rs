@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Calls while memory is short, in every way a kernel can be made short of it.
+//! Calls under memory pressure of each kind.
 //!
-//! Services with mappings of several sizes answer calls with what they carry, and every byte of each answer is compared. Afterwards every
-//! page that no buffer touches can be freed, and calls cost what they cost before.
+//! Services with mappings of several sizes return the data of each call, and every byte is compared. Afterwards every
+//! page without a buffer can be freed, and calls cost what they cost before.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes that die at every step of a call.
+//! Processes that die at each step of a transaction.
 
 use binder_client::Call;
 use binder_client::Error;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Processes that are killed at any moment of a conversation.
+//! Processes that are killed at random.
 //!
-//! Some processes talk to a service and to one another, in steps that a seed decides: calls, one-way calls, nodes, handles,
-//! descriptors, notifications. When one has done a number of steps, which a seed decides too, it is killed - it is in the
-//! middle of the next one by then - and another starts. The driver's counts come back to where they were.
+//! Processes call a service and each other, in steps that a seed determines: calls, one-way calls, nodes, handles,
+//! descriptors, notifications. After a number of steps, which the seed determines too, a process is killed in the
+//! middle of the next step, and another starts. In the end the driver's counts have their old values.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

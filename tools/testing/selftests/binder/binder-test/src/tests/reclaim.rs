@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that are not used go back when memory is short.
+//! Unused pages are reclaimed when memory is short.
 
 use std::os::fd::AsFd;
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reclaim against everything else that can happen to a page at the same time.
+//! Reclaim concurrent with everything else that can happen to a page.
 //!
-//! Two processes do nothing but squeeze while the test does one thing again and again, so many times. Counts
-//! show that both sides ran: pages were reclaimed while the test went on, and - where the kernel can be probed - how many
-//! pages were wanted again while they were on their way out.
+//! Two processes run reclaim while the test repeats one operation a fixed number of times. Counts show that both
+//! sides ran: pages reclaimed meanwhile, and - if the kernel can be probed - isolated pages that were used again.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Unused pages in the states in which other drivers leave them alone.
+//! Reclaim of unused pages in each state of their process and mapping.
 //!
-//! Each test brings a process into one of them, has the kernel shrink what can be shrunk, and tells how many
-//! of its pages were freed. `scripts/reclaim-table` makes a table of that for both drivers.
+//! Each test brings a process into one state, runs the shrinkers, and prints how many of its pages were freed.
+//! `scripts/reclaim-table` makes a table of that for both drivers.
 
 use std::os::fd::AsFd;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counting references: what holders say, and what owners hear.
+//! Reference counts: commands of the holders, and returns to the owner.
 
 use std::sync::mpsc;
 

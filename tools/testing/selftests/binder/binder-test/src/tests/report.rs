@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the netlink family `binder` reports: transactions that did not go as they should.
+//! Reports of failed transactions on the netlink family `binder`.
 
 use binder_client::Call;
 use binder_client::Parcel;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nodes that ask for their callers' security context.
+//! Nodes with `FLAT_BINDER_FLAG_TXN_SECURITY_CTX`.
 //!
-//! What comes depends on the security module that is active: with SELinux the context is delivered; with one that has no
-//! contexts to give (AppArmor, or none) such a call fails.
+//! The result depends on the active security module: SELinux delivers the context; without a module that has contexts
+//! (AppArmor, or none) such a call fails.
 
 use binder_client::Binder;
 use binder_client::Call;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Buffers that objects point to, and arrays of descriptors in them: `BC_TRANSACTION_SG` and `BC_REPLY_SG`.
+//! Scatter-gather buffers and descriptor arrays: `BC_TRANSACTION_SG` and `BC_REPLY_SG`.
 
 use std::fs::File;
 use std::io::Read;

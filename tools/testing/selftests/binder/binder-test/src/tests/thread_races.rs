@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Threads of one process that use the same thing at the same time.
+//! Threads of one process that use the same object at the same time.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;

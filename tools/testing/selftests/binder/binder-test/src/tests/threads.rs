@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Many threads and many processes at a time.
+//! Many concurrent threads and processes.
 
 use std::sync::Arc;
 use std::sync::Barrier;

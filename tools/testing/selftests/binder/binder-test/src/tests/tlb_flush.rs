@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many flushes of the TLB it takes to reclaim pages that lie next to one another.
+//! The number of TLB flushes to reclaim neighbouring pages.
 //!
-//! Counted by the kernel, not by the driver: at the functions that remove a range of a file from the page tables and
-//! that flush a range of an mm, and with the event `tlb:tlb_flush` where the architecture has one.
+//! The kernel counts, not the driver: with probes at the functions that zap a range of a file and that flush a range
+//! of an mm, and with the event `tlb:tlb_flush` where the architecture has it.
 
 use std::os::fd::AsFd;
 

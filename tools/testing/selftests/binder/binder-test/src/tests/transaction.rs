@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transactions and replies: what arrives, and what is refused.
+//! Transactions and replies: delivery and refusal.
 
 use binder_client::Call;
 use binder_client::Commands;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be seen of a transaction before it is delivered: senders that stand still in the middle of it.
+//! What a receiver can see of a transaction before delivery, with a sender that is stopped half-way.
 
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `BINDER_WRITE_READ`: how much of the two streams is taken, and what bad addresses, waiting and signals do to it.
+//! `BINDER_WRITE_READ`: consumed counts, bad addresses, blocking and signals.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers that the file system is given.
+//! Numbers passed to binderfs.
 
 use binder_client::Binder;
 use binder_client::uapi;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers of a transaction.
+//! Numbers in a transaction.
 
 use binder_client::Call;
 use binder_client::Commands;

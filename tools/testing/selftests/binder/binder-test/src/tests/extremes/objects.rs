@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers of the objects in a transaction.
+//! Numbers in the objects of a transaction.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The numbers of ioctls, and of the commands that are no transactions.
+//! Numbers in ioctls, and in commands other than transactions.
 
 use std::os::fd::AsFd;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The service: does what its clients ask, in as many threads as they need.
+//! The service: handles the calls of the clients, in as many threads as needed.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
