@@ -167,7 +167,7 @@ unsafe impl Send for PageRange {}
 unsafe impl Sync for PageRange {}
 
 impl PageRange {
-    /// The size of what [`LRU`] is to allocate at a time.
+    /// The size of what [`crate::sys::lru::LRU`] is to allocate at a time.
     // CAST: A small constant.
     pub(crate) const ENTRIES_SIZE: c_uint = size_of::<Chunk>() as c_uint;
 
