@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Counting, for those who look in from outside.
+//! Statistics: objects that exist, commands and returns.
 //!
-//! Nothing here decides anything, and no figure here is used for anything but to be shown. So every counter is relaxed
-//! and nothing is ordered by one: a listing that is made while calls run may show figures of slightly different
-//! moments. That is also why these are Rust's own atomics: one instruction each, where the kernel's are a function
-//! call, on a path where every instruction is counted.
+//! The figures are shown and nothing depends on them. So all counters are relaxed: a listing that is made while
+//! transactions run may show figures of slightly different moments.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed, //
+use kernel::{
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
+    uapi::binder_driver_return_protocol_BR_NOOP as BR_NOOP, //
 };
-
-use kernel::uapi::binder_driver_return_protocol_BR_NOOP as BR_NOOP;
 
 use crate::sys::trace;
 
@@ -87,8 +86,8 @@ impl Object {
 
 /// For each kind, how many were made and how many of them are gone. Two counters that only grow instead of a total and
 /// a balance: that is one step less for each object.
-static TALLIES: [[AtomicU64; 2]; Object::KINDS] =
-    [const { [const { AtomicU64::new(0) }; 2] }; Object::KINDS];
+static TALLIES: [[Atomic<u64>; 2]; Object::KINDS] =
+    [const { [const { Atomic::new(0) }; 2] }; Object::KINDS];
 
 /// Counts the object that it is a field of, from now to its drop. `KIND` is an [`Object`].
 ///
@@ -99,7 +98,7 @@ impl<const KIND: usize> Counted<KIND> {
     /// One more.
     #[inline]
     pub(crate) fn new() -> Self {
-        TALLIES[KIND][0].fetch_add(1, Relaxed);
+        TALLIES[KIND][0].add(1, Relaxed);
         Self(())
     }
 }
@@ -107,7 +106,7 @@ impl<const KIND: usize> Counted<KIND> {
 impl<const KIND: usize> Drop for Counted<KIND> {
     #[inline]
     fn drop(&mut self) {
-        TALLIES[KIND][1].fetch_add(1, Relaxed);
+        TALLIES[KIND][1].add(1, Relaxed);
     }
 }
 
@@ -173,8 +172,8 @@ const fn number(code: u32) -> usize {
 
 /// How often each command was carried out and each return handed out, for one process or for several.
 pub(crate) struct Stats {
-    commands: [AtomicU64; COMMANDS.len()],
-    returns: [AtomicU64; RETURNS.len()],
+    commands: [Atomic<u64>; COMMANDS.len()],
+    returns: [Atomic<u64>; RETURNS.len()],
 }
 
 /// That of the processes that are gone.
@@ -184,8 +183,8 @@ impl Stats {
     /// Nothing so far.
     pub(crate) const fn new() -> Self {
         Self {
-            commands: [const { AtomicU64::new(0) }; COMMANDS.len()],
-            returns: [const { AtomicU64::new(0) }; RETURNS.len()],
+            commands: [const { Atomic::new(0) }; COMMANDS.len()],
+            returns: [const { Atomic::new(0) }; RETURNS.len()],
         }
     }
 
@@ -193,7 +192,7 @@ impl Stats {
     #[inline]
     pub(crate) fn command(&self, code: u32) {
         if let Some(counter) = self.commands.get(number(code)) {
-            counter.fetch_add(1, Relaxed);
+            counter.add(1, Relaxed);
         }
         trace::command(code);
     }
@@ -205,7 +204,7 @@ impl Stats {
             return;
         }
         if let Some(counter) = self.returns.get(number(code)) {
-            counter.fetch_add(1, Relaxed);
+            counter.add(1, Relaxed);
         }
         trace::returned(code);
     }
@@ -213,11 +212,11 @@ impl Stats {
     /// Adds to this what was counted in `other`.
     pub(crate) fn add(&self, other: &Self) {
         for (sum, counter) in self.counters().zip(other.counters()) {
-            sum.fetch_add(counter.load(Relaxed), Relaxed);
+            sum.add(counter.load(Relaxed), Relaxed);
         }
     }
 
-    fn counters(&self) -> impl Iterator<Item = &AtomicU64> {
+    fn counters(&self) -> impl Iterator<Item = &Atomic<u64>> {
         self.commands.iter().chain(&self.returns)
     }
 

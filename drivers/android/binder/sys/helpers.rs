@@ -2,10 +2,6 @@
 
 //! Safe faces of the functions in `helpers.c`.
 
-use core::sync::atomic::{
-    AtomicU32,
-    Ordering, //
-};
 use kernel::{
     bindings,
     ffi::{
@@ -15,7 +11,11 @@ use kernel::{
         c_void, //
     },
     fmt,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 extern "C" {
@@ -88,13 +88,11 @@ pub(crate) fn eproto() -> Error {
 }
 
 /// A number that nothing else has had for a long while, for logs. Never 0.
-///
-/// Nothing is ordered by it, so this is Rust's own atomic, which is one instruction and not a call of a helper.
 pub(crate) fn next_debug_id() -> u32 {
-    static LAST: AtomicU32 = AtomicU32::new(0);
+    static LAST: Atomic<u32> = Atomic::new(0);
 
-    match LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
-        0 => LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
+    match LAST.fetch_add(1, Relaxed).wrapping_add(1) {
+        0 => LAST.fetch_add(1, Relaxed).wrapping_add(1),
         id => id,
     }
 }
