@@ -24,8 +24,10 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         Arc, //
     },
@@ -96,7 +98,7 @@ impl Lru {
             return Err(e);
         }
         // INVARIANT: Both are initialised.
-        self.cache.store(cache.as_ptr(), Relaxed);
+        self.cache.store(cache.as_ptr(), Release);
         Ok(())
     }
 
@@ -117,7 +119,8 @@ impl Lru {
 
     /// Returns the cache. It is evidence that the list is initialised; `None` if it is not.
     fn cache(&self) -> Option<NonNull<bindings::kmem_cache>> {
-        NonNull::new(self.cache.load(Relaxed))
+        // Pairs with the release in `init`: what follows sees the list initialised.
+        NonNull::new(self.cache.load(Acquire))
     }
 
     /// Allocates memory for entries, of the size that was given to [`Lru::init`], aligned for any type and not
