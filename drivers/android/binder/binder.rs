@@ -149,7 +149,7 @@ struct Binder {
 
 impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
-        // SAFETY: The module is loaded once, and nobody is in it yet.
+        // SAFETY: The module is loaded once, and no other code of it runs yet.
         unsafe { registry::init() };
         lsm::init()?;
         let debug_files = debug::files::Directory::new()?;

@@ -25,7 +25,8 @@ use kernel::{
         aref::ARef,
         Arc, //
     },
-    uaccess::UserPtr, //
+    uaccess::UserPtr,
+    warn_on, //
 };
 
 use crate::{
@@ -310,16 +311,19 @@ impl Process {
         }
     }
 
-    /// Gives a range back to be reserved again. It cannot fail: whoever calls this has reserved it.
+    /// Frees a range that the caller has reserved.
     fn free_range(&self, offset: usize) {
         let mut buffers = self.buffers.lock();
         if trace::wants_buffer_free() {
             self.trace_free(&buffers, offset);
         }
-        let _ = buffers.free(offset);
+        let freed = buffers.free(offset);
+        drop(buffers);
+        // The caller has reserved the range, and its contents are not with user space.
+        warn_on!(freed.is_err());
     }
 
-    /// Says that a range is about to be given back, before anybody else can have it.
+    /// Traces that a range is about to be freed. The lock is held, so that no other buffer can have it yet.
     #[cold]
     fn trace_free(&self, buffers: &RangeAllocator<Held>, offset: usize) {
         if let Some(live) = buffers.at_or_above(offset) {
@@ -355,7 +359,7 @@ impl Process {
             let held = buffers.take(at);
             drop(buffers);
             offset = at.saturating_add(1);
-            // What was not with user space belongs to somebody who frees it.
+            // A buffer that is not with user space is freed by the thread that has it.
             if held.is_some() {
                 drop(Buffer {
                     process: self.clone(),
@@ -633,8 +637,9 @@ impl Buffer {
         if let Some(mut held) = self.held.take() {
             let offset = wide(held.offset);
             held.delivered = true;
-            // It cannot be refused: the range is reserved as long as this value lives.
             if let Err(held) = self.process.buffers.lock().commit(offset, held) {
+                // The range is reserved as long as this value lives.
+                warn_on!(true);
                 self.held = Some(held);
             }
         }
@@ -675,11 +680,13 @@ impl Held {
 
     /// Gives back everything but the range.
     fn give_back(self, process: &Process) {
-        // What did not arrive is not to be found in the page when something else does.
+        // Bytes that were not delivered must not be in the page when other bytes are.
         if self.clear || (!self.delivered && process.pages.is_mapped()) {
-            // It cannot fail: the same was summed up when the buffer was reserved, and these are the pages held.
-            let size = self.layout().size().unwrap_or_default();
-            let _ = self.pages.clear(wide(self.offset), size);
+            let size = self.layout().size();
+            // The same sum was made when the buffer was reserved, and these are its pages.
+            let cleared =
+                size.is_some_and(|size| self.pages.clear(wide(self.offset), size).is_ok());
+            warn_on!(!cleared);
         }
         drop(self.pages);
         if let Some(cargo) = self.cargo {
