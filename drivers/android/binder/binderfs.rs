@@ -5,17 +5,17 @@
 //! Containers each want binder devices of their own, under names that others use too, without a right to make device
 //! nodes and without seeing one another. So each mount of this file system is a set of devices: those that `devices=`
 //! names to begin with, and whatever `binder-control` is asked for. A device's context belongs to its inode and to the
-//! files that are open: when a device is unlinked while it is in use, nobody in it notices.
+//! files that are open: a device can be unlinked while it is in use, which its users do not notice.
 //!
 //! ```text
 //!   /dev/binderfs/              (sub)mount: `max=`, `stats=global`
 //!     binder-control            control.rs: BINDER_CTL_ADD
 //!     binder, hwbinder, ...     device.rs, through an inode of tree.rs
-//!     features/                 what this driver can do, for those who cannot try
+//!     features/                 what this driver can do, for programs that cannot try
 //!     binder_logs/              logs_dir.rs: what goes on, on the whole machine (with `stats=global`)
 //! ```
 //!
-//! # Who keeps what
+//! # References
 //!
 //! A mount, a file that is open in it, and a `fs_context` for it hold the module. So everything that the callbacks here
 //! reach through the [`State`] outlives them. Dropping the [`Registration`] is the end of it.
@@ -194,7 +194,7 @@ impl Registration {
         )?;
         STATE.store(ptr::from_ref(&*state).cast_mut(), Relaxed);
         let fs_type = FS_TYPE.0.get();
-        // SAFETY: By the caller's promise the type is not registered, so nobody reads it while it is written.
+        // SAFETY: By the caller's promise the type is not registered, so no other code reads it while it is written.
         unsafe {
             (*fs_type).owner = binder_rs_owner_not_to_be_held();
             (*fs_type).name = c"binder".as_char_ptr();
@@ -275,7 +275,7 @@ unsafe extern "C" fn init_fs_context(fc: *mut bindings::fs_context) -> c_int {
 
 /// # Safety
 ///
-/// `fc` must be a context of this file system, and nobody else may use its options for as long as `'a`.
+/// `fc` must be a context of this file system, and no other code may use its options for as long as `'a`.
 unsafe fn options<'a>(fc: *mut bindings::fs_context) -> &'a mut Options {
     // SAFETY: `init_fs_context` put them there.
     unsafe { &mut *binder_rs_context_options(fc).cast::<Options>() }
@@ -366,7 +366,7 @@ unsafe extern "C" fn fill_super(
     sb: *mut bindings::super_block,
     fc: *mut bindings::fs_context,
 ) -> c_int {
-    // SAFETY: The kernel gives a new super block, which nobody else sees, and has a context used by one thread at a
+    // SAFETY: The kernel gives a new super block, which no other code sees, and has a context used by one thread at a
     // time.
     let options = unsafe { options(fc) };
     // SAFETY: A super block holds its user namespace from the start to its end.
@@ -399,8 +399,8 @@ unsafe extern "C" fn fill_super(
         // CAST: A small constant.
         (*sb).s_blocksize_bits = bindings::PAGE_SHIFT as u8;
         (*sb).s_time_gran = 1;
-        // Device nodes are what this is for, also where a user namespace may not otherwise have any: nobody can make
-        // another one here than this driver's.
+        // Device nodes are what this is for, also where a user namespace may not otherwise have any: no process can
+        // make another one here than this driver's.
         // CAST: From 32 to 64 bits.
         (*sb).s_iflags &= !(bindings::SB_I_NODEV as c_ulong);
         (*sb).s_iflags |= bindings::SB_I_NOEXEC as c_ulong;
@@ -470,7 +470,7 @@ static SUPER_OPS: bindings::super_operations = bindings::super_operations {
 ///
 /// To be called by the kernel, as `super_operations.evict_inode` of a super block of ours.
 unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
-    // SAFETY: The kernel gives an inode that nobody else refers to, of a super block of ours.
+    // SAFETY: The kernel gives an inode without other references, of a super block of ours.
     unsafe {
         bindings::clear_inode(inode);
         tree::evict(inode);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Device nodes and what the kernel calls when somebody uses one.
+//! Device nodes and their file operations.
 
 use kernel::{
     bindings,
@@ -320,8 +320,8 @@ impl Device {
             GFP_KERNEL,
         )?;
         let misc = device.misc.get();
-        // SAFETY: The device is not registered yet, so nobody else looks at it. The name belongs to the context, which
-        // stays as long as the device does.
+        // SAFETY: The device is not registered yet, so no other code looks at it. The name belongs to the context,
+        // which stays as long as the device does.
         unsafe {
             // CAST: A small constant.
             (*misc).minor = bindings::MISC_DYNAMIC_MINOR as c_int;
@@ -359,7 +359,7 @@ impl Device {
 /// Whether there is a misc device called `name`, as far as one can see.
 ///
 /// The kernel refuses a second one too, but with a stack trace that would have its readers look for a bug: that another
-/// binder driver is loaded is what happens when somebody tries this one. Where sysfs is not mounted it remains.
+/// binder driver is loaded is what happens when a program tries this one. Where sysfs is not mounted it remains.
 fn is_taken(name: &str) -> Result<bool> {
     let name = CString::try_from_fmt(fmt!("/sys/class/misc/{}", name))?;
     let mut path = bindings::path::default();

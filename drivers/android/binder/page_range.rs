@@ -14,11 +14,11 @@
 //!    absent ------------> in use <---------------------> unused (on the LRU)
 //!       ^                             first user comes       |
 //!       |                                                    | isolate
-//!       |            zapped, and still nobody wants it       v
+//!       |            zapped, and still has no user           v
 //!       +------------------------------------------------ isolated
 //! ```
 //!
-//! A slot counts its *users*: buffers that touch the page, and whoever is about to map it. Becoming used does not
+//! A slot counts its *users*: buffers that touch the page, and threads that are about to map it. Becoming used does not
 //! take the slot off the LRU; the shrinker does that when it meets one, and the last user puts it back.
 //!
 //! An isolated page is still in its slot while it is zapped. A buffer that wants it meanwhile simply takes it: that
@@ -160,10 +160,11 @@ impl WorkItem for PageRange {
     }
 }
 
-// SAFETY: By the type invariant the pointers in `chunks` lead to chunks that are this range's own. The pages in them may
-// be freed on any thread.
+// SAFETY: By the type invariant the pointers in `chunks` lead to chunks that are this range's own. The pages in them
+// may be freed on any thread.
 unsafe impl Send for PageRange {}
-// SAFETY: The invariants of `Slot` say how the chunks behind `chunks` are shared: what changes there is guarded by `lock`.
+// SAFETY: The invariants of `Slot` say how the chunks behind `chunks` are shared: what changes there is guarded by
+// `lock`.
 unsafe impl Sync for PageRange {}
 
 impl PageRange {
@@ -201,7 +202,7 @@ impl PageRange {
         self.pgoff.store(rmap::vma_pgoff(vma), Relaxed);
         self.start.store(vma.start(), Relaxed);
         self.vmas.store(1, Relaxed);
-        // ORDERING: Pairs with the load in `mapped_size`: who sees the size sees the rest.
+        // ORDERING: Pairs with the load in `mapped_size`: a reader that sees the size sees the rest.
         self.size.store(size, Release);
         Ok(size)
     }
@@ -250,7 +251,7 @@ impl PageRange {
 
     /// The slot at `index`, if its chunk is there.
     fn slot(&self, index: usize) -> Option<&Slot> {
-        // ORDERING: Pairs with the store in `install_chunk`: who sees the chunk sees it initialised.
+        // ORDERING: Pairs with the store in `install_chunk`: a reader that sees the chunk sees it initialised.
         let chunk = self.chunks.get(index / CHUNK_SLOTS)?.load(Acquire);
         if chunk.is_null() {
             return None;
@@ -303,7 +304,8 @@ impl PageRange {
     ///
     /// With nothing changed but that some pages may be there now, unused:
     ///
-    /// - `ENOMEM`. Also when the receiver's memory cgroup is at its limit and nothing in it can be reclaimed; no process
+    /// - `ENOMEM`. Also when the receiver's memory cgroup is at its limit and nothing in it can be reclaimed; no
+    /// process
     ///   is killed for it.
     /// - `ESRCH` if the file is being released.
     pub(crate) fn acquire(this: &Arc<Self>, offset: usize, len: usize) -> Result<PageUse> {
@@ -402,15 +404,15 @@ impl PageRange {
     ///
     /// # Safety
     ///
-    /// To be called by that walk only, with `item` and `list` as the walk gives them, and with `isolated` pointing at an
-    /// initialised list that is the caller's own.
+    /// To be called by that walk only, with `item` and `list` as the walk gives them, and with `isolated` pointing at
+    /// an initialised list that is the caller's own.
     pub(crate) unsafe fn isolate(
         item: *mut bindings::list_head,
         list: *mut bindings::list_lru_one,
         isolated: *mut bindings::list_head,
     ) -> Isolation {
-        // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it. Slots are
-        // taken off before their chunk is freed.
+        // SAFETY: Only slots are put on the LRU. The walk holds the lock of the list, so the slot stays on it. Slots
+        // are taken off before their chunk is freed.
         let (owner, index) = unsafe { Slot::position(item) };
         // SAFETY: By the invariant of `Chunk` the owner outlives the chunk.
         let owner = unsafe { owner.as_ref() };
@@ -448,8 +450,8 @@ impl PageRange {
         (owner.addr().get(), index)
     }
 
-    /// Zaps `run` isolated pages, which are neighbours both in the list and in the mapping. `item` is the first of them.
-    /// Frees those of them that had no users since, and returns their number.
+    /// Zaps `run` isolated pages, which are neighbours both in the list and in the mapping. `item` is the first of
+    /// them. Frees those of them that had no users since, and returns their number.
     ///
     /// # Locking
     ///

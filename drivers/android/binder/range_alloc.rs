@@ -63,7 +63,7 @@ const GRANULE_U32: u32 = GRANULE as u32;
 /// How many ranges an inquiry looks at before the lock is let go.
 const INQUIRY_BATCH: usize = 32;
 
-/// What somebody wants to reserve.
+/// What is to be reserved.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Request {
     /// Bytes wanted; rounded up to [`GRANULE`], and at least one granule is taken, so that no two
@@ -73,7 +73,7 @@ pub(crate) struct Request {
     pub(crate) oneway: bool,
     /// The sender, as far as the detection of spam tells senders apart.
     pub(crate) pid: i32,
-    /// A number for those who look at all ranges.
+    /// A number for listings of all ranges.
     pub(crate) id: u32,
 }
 
@@ -118,7 +118,7 @@ pub(crate) enum FreeError {
     Held,
 }
 
-/// A range, for those who look at all of them.
+/// A range, for listings of all of them.
 pub(crate) struct Live<'a, T> {
     /// Where it begins.
     pub(crate) offset: usize,
@@ -151,7 +151,7 @@ impl<'a, T> Live<'a, T> {
 ///
 /// A range is *reserved* when it has just been cut off and whenever the driver has it in hand, and
 /// *held* while user space may free it. [`commit`](Self::commit) and [`take`](Self::take) lead from
-/// one to the other; only a reserved range can be freed, so whoever takes it first has it alone.
+/// one to the other; only a reserved range can be freed, so the first caller that takes it has it alone.
 ///
 /// # Invariants
 ///
@@ -216,7 +216,7 @@ impl<T> RangeAllocator<T> {
 
     /// Stocks memory for a reservation to come; gives back what there is no place for.
     ///
-    /// Another processor may use it up before the caller reserves. Whoever adds and reserves without
+    /// Another processor may use it up before the caller reserves. A caller that adds and reserves without
     /// letting go of the lock in between is asked only once.
     pub(crate) fn add_spare(&mut self, spare: Spare<T>) -> Option<Spare<T>> {
         self.trees.add_spare(spare)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All processes, of all devices: for whoever names one by its pid, and for the logs.
+//! All processes, of all devices: to find those with a pid, and for listings.
 //!
-//! The lock is innermost for whoever registers, and nothing is taken while it is held.
+//! No other lock is taken while the lock is held.
 
 use kernel::{
     prelude::*,

@@ -320,7 +320,7 @@ mod tests {
             (&[(1, 7), (1, 8), (1, 9)], &[3]),
             (&[(1, 7), (1, 9)], &[1, 1]),
             (&[(1, 7), (1, 8), (1, 10), (1, 11), (1, 12)], &[2, 3]),
-            // The next index, but of somebody else.
+            // The next index, but of another range.
             (&[(1, 7), (2, 8)], &[1, 1]),
             (&[(1, 1023), (2, 0)], &[1, 1]),
             // The same index of two.

@@ -4,7 +4,7 @@
 //! The last transactions, and the last ones that failed: two rings of 32.
 //!
 //! Every transaction of every process writes here, so there is no lock. A writer has a place of its own for as long as
-//! fewer than 32 others begin. Its number is taken away first and put in last, and a reader who finds that it changed
+//! fewer than 32 others begin. Its number is taken away first and put in last, and a reader that finds that it changed
 //! leaves the entry out. Only where two write to one place at a time can an entry come out mixed.
 
 use kernel::prelude::*;
@@ -27,9 +27,9 @@ const NAME_SIZE: usize = 32;
 /// What a transaction was.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Somebody waits for a reply.
+    /// A synchronous transaction.
     Call = 0,
-    /// Nobody does.
+    /// A one-way transaction.
     Oneway = 1,
     /// A reply.
     Reply = 2,

@@ -41,7 +41,7 @@ unsafe impl FromBytes for DeviceRequest {}
 // SAFETY: There is no padding, as asserted below.
 unsafe impl AsBytes for DeviceRequest {}
 
-/// `BINDER_CTL_ADD`. Needs no right to write: the mode of the inode says who may ask.
+/// `BINDER_CTL_ADD`. Needs no right to write: the mode of the inode says which users may ask.
 // CAST: The character is the ioctl's type.
 const ADD: u32 = _IOWR::<DeviceRequest>('b' as u32, 1);
 

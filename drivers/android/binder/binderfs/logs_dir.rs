@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! `binder_logs/`: the files of `debug.rs`, and in `proc/` a file for each process that has a device of this mount open.
+//! `binder_logs/`: the files of `debug.rs`, and in `proc/` a file for each process that has a device of this mount
+//! open.
 //!
 //! A process can open many devices, and one many times. Its file is there from the first to the last of them, and shows
 //! all of them, as well as those of other mounts: the pid is what it is about.
@@ -55,7 +56,7 @@ struct PidFile {
 }
 
 impl Opened {
-    /// Nobody yet.
+    /// No process yet.
     pub(super) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             files <- new_mutex!(RBTree::new(), "binderfs::Opened"),

@@ -73,7 +73,7 @@ impl Super {
 
     /// What the super block has of its own.
     pub(super) fn info(&self) -> &Info {
-        // SAFETY: By the type invariant. Nobody writes the field.
+        // SAFETY: By the type invariant. The field is not written.
         unsafe { &*(*self.0.get()).s_fs_info.cast::<Info>() }
     }
 
@@ -92,7 +92,7 @@ impl Super {
         })
     }
 
-    /// Who has which device open.
+    /// Which process has which device open.
     pub(super) fn opened(&self) -> &Opened {
         &self.info().opened
     }
@@ -146,7 +146,7 @@ impl Super {
         })
     }
 
-    /// Adds a device called `name`. `tell` is told its number before anybody can see it, and may object.
+    /// Adds a device called `name`. `tell` is told its number before it can be seen, and may object.
     ///
     /// # Errors
     ///
@@ -244,10 +244,10 @@ impl Drop for Number<'_> {
 ///
 /// # Invariants
 ///
-/// `inode` is an inode of a super block of ours which nobody else sees, and this value owns the reference on it.
+/// `inode` is an inode of a super block of ours which no other code sees, and this value owns the reference on it.
 ///
-/// An inode that is a character device has a number that was taken for it; its `i_private` is a box with an [`Endpoint`],
-/// or null for `binder-control`.
+/// An inode that is a character device has a number that was taken for it; its `i_private` is a box with an
+/// [`Endpoint`], or null for `binder-control`.
 pub(super) struct NewInode<'a> {
     inode: NonNull<bindings::inode>,
     _sb: PhantomData<&'a Super>,
@@ -257,7 +257,7 @@ impl<'a> NewInode<'a> {
     fn new(sb: &'a Super, ino: u64, mode: u32) -> Result<Self> {
         // SAFETY: A super block of ours.
         let inode = NonNull::new(unsafe { bindings::new_inode(sb.0.get()) }).ok_or(ENOMEM)?;
-        // SAFETY: Nobody else sees the inode.
+        // SAFETY: No other code sees the inode.
         unsafe {
             let inode = inode.as_ptr();
             (*inode).i_ino = ino;
@@ -282,7 +282,7 @@ impl<'a> NewInode<'a> {
         operations: &'static bindings::inode_operations,
     ) -> Result<Self> {
         let new = Self::new(sb, ino, bindings::S_IFDIR | 0o755)?;
-        // SAFETY: Nobody else sees the inode. The second link is that from itself.
+        // SAFETY: No other code sees the inode. The second link is that from itself.
         unsafe {
             let inode = new.inode.as_ptr();
             (*inode).i_op = operations;
@@ -295,7 +295,7 @@ impl<'a> NewInode<'a> {
     /// A file in `features/`.
     pub(super) fn feature(sb: &'a Super) -> Result<Self> {
         let new = Self::new(sb, sb.next_ino(), bindings::S_IFREG | 0o444)?;
-        // SAFETY: Nobody else sees the inode, and the operations live as long as it does.
+        // SAFETY: No other code sees the inode, and the operations live as long as it does.
         unsafe { (*new.inode.as_ptr()).__bindgen_anon_3.i_fop = &sb.state().feature_fops };
         Ok(new)
     }
@@ -325,7 +325,7 @@ impl<'a> NewInode<'a> {
         let ino = FIRST_DEVICE_INO + u64::from(number.minor);
         // SAFETY: The operations live as long as any inode does.
         let new = unsafe { Self::character(ino, number, fops) }?;
-        // SAFETY: Nobody else sees the inode. INVARIANT: A box with an endpoint.
+        // SAFETY: No other code sees the inode. INVARIANT: A box with an endpoint.
         unsafe { (*new.inode.as_ptr()).i_private = KBox::into_raw(endpoint).cast() };
         Ok(new)
     }
@@ -341,7 +341,7 @@ impl<'a> NewInode<'a> {
         let mode = bindings::S_IFCHR | 0o600;
         // The inode becomes a character device only when it gets the number.
         let new = Self::new(number.sb, ino, 0o600)?;
-        // SAFETY: Nobody else sees the inode. INVARIANT: The number was taken for it.
+        // SAFETY: No other code sees the inode. INVARIANT: The number was taken for it.
         unsafe {
             let inode = new.inode.as_ptr();
             // CAST: The type and permissions of a file are 16 bits.
@@ -377,7 +377,7 @@ impl Super {
 ///
 /// To be called once, from `evict_inode`.
 pub(super) unsafe fn evict(inode: *mut bindings::inode) {
-    // SAFETY: The kernel gives an inode that nobody else uses. It was made here: by the invariant of `NewInode` its
+    // SAFETY: The kernel gives an inode that no other code uses. It was made here: by the invariant of `NewInode` its
     // number was taken for it, and what it points at is a box.
     unsafe {
         if u32::from((*inode).i_mode) & bindings::S_IFMT != bindings::S_IFCHR {
@@ -424,7 +424,7 @@ impl Dir<'_> {
         self.add_raw(name, inode).map(|_| ())
     }
 
-    /// Adds a directory called `name` in which nobody but the driver makes or removes anything.
+    /// Adds a directory called `name` in which only the driver creates and removes entries.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #![forbid(unsafe_code)]
 
-//! Who has a handle for which node.
+//! Which processes have references to which node.
 //!
 //! Nodes do not know that; handles know their nodes. So a listing of nodes begins with a look at all handles.
 
@@ -31,7 +31,7 @@ const MOST: usize = 1 << 16;
 
 /// All handles, by node.
 pub(super) struct RefsByNode {
-    /// The pids of those who have them, by the numbers of node and handle; the youngest handle comes first.
+    /// The pids of the processes, by the numbers of node and reference. The youngest reference comes first.
     handles: RBTree<(u32, Reverse<u32>), i32>,
     /// Nodes whose owners are gone, by number.
     dead: RBTree<u32, NodeArc>,

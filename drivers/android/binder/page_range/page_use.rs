@@ -83,8 +83,8 @@ impl PageUse {
             // The variant without the check of the kernel's side: that looks for the object that the bytes are in,
             // and here it is the one page, of which `piece` bytes from `within` are left.
             // SAFETY: By the promise of `for_each_piece` the bytes are in the page. They belong to one buffer, which is
-            // not delivered yet: nobody else writes to them, and whoever reads the page through a mapping does so as a
-            // user of memory that the kernel writes.
+            // not delivered yet: no other code writes to them, and a process that reads the page through a mapping does
+            // so as a user of memory that the kernel writes.
             let left = unsafe {
                 bindings::_copy_from_user(
                     mapped.cast::<u8>().add(within).cast(),
@@ -113,7 +113,7 @@ impl PageUse {
         self.for_each_piece(offset, data.len(), |page, within, piece| {
             let (now, later) = rest.split_at_checked(piece).ok_or(EINVAL)?;
             rest = later;
-            // SAFETY: `now` is `piece` bytes long; as in `copy_from_user` nobody else writes there.
+            // SAFETY: `now` is `piece` bytes long; as in `copy_from_user`, no other code writes there.
             unsafe { page.write_raw(now.as_ptr(), within, now.len()) }
         })
     }
@@ -130,8 +130,8 @@ impl PageUse {
         })
     }
 
-    /// Lets the pages be seen from now on, and maps them into the current process if it has the mapping and they are not
-    /// there yet. Failure is no error: what is missing, the fault handler maps.
+    /// Lets the pages be seen from now on, and maps them into the current process if it has the mapping and they are
+    /// not there yet. Failure is no error: what is missing, the fault handler maps.
     ///
     /// # Locking
     ///

@@ -42,7 +42,7 @@ pub(super) struct Flags {
 /// What is to be done with a page that has just lost a user or a shrinker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Nothing: somebody has it, or it is where it should be.
+    /// Nothing: the page has a user, or is where it should be.
     Keep,
     /// The slot goes on the LRU, and becomes `Listed` by that.
     List,
@@ -86,7 +86,7 @@ impl Flags {
     /// One user more. There is a page.
     #[inline]
     pub(super) fn begin_use(&mut self, users: &mut u32) {
-        // A user comes, so nobody reclaims: the shrinker will see it.
+        // A user comes, so that the page is not reclaimed. The shrinker will see it.
         self.reclaiming = false;
         *users = users.saturating_add(1);
     }
@@ -133,12 +133,12 @@ impl Flags {
     /// The shrinker that isolated the slot has zapped the page.
     pub(super) fn zapped(&mut self, users: u32, dead: bool) -> Next {
         self.place = Place::Off;
-        // A user who came meanwhile may have mapped the page before the zap.
+        // A user that came meanwhile may have mapped the page before the zap.
         if self.view == View::Mapped {
             self.view = View::Shown;
         }
         if core::mem::take(&mut self.reclaiming) {
-            // Nobody used the page since it was isolated, and only pages in use are mapped: what the zap removed has
+            // The page had no user since it was isolated, and only pages in use are mapped: what the zap removed has
             // not come back.
             Next::Free
         } else if users == 0 && !dead {
@@ -149,7 +149,7 @@ impl Flags {
     }
 
     /// The range dies. The slot is taken off the LRU if it was `Listed`, and its page freed unless it has users or a
-    /// shrinker, who see to that.
+    /// shrinker, which see to that.
     pub(super) fn shut_down(&mut self, users: u32) -> Next {
         if self.place == Place::Isolated {
             self.reclaiming = users == 0;
@@ -292,7 +292,7 @@ mod tests {
                 reclaiming,
                 view,
             } = self.flags;
-            // Somebody always sees to the page: a user, the LRU, or a shrinker. None is forgotten, and none is in use
+            // A user, the LRU or a shrinker always sees to the page. None is forgotten, and none is in use
             // that is not there.
             let seen_to = self.users != 0 || place != Place::Off;
             !self.broken
@@ -300,7 +300,7 @@ mod tests {
                 && (view == View::Hidden || self.page)
                 // Nothing is walked that is going.
                 && !(place == Place::Listed && self.dead)
-                // A shrinker frees a page only if nobody has it, and of a dead range all that nobody has.
+                // A shrinker frees a page only if it has no user, and all such pages of a dead range.
                 && (!reclaiming || place == Place::Isolated && self.users == 0)
                 && (reclaiming || !(place == Place::Isolated && self.users == 0 && self.dead))
         }
@@ -410,7 +410,7 @@ mod tests {
         flags.place = Place::Listed;
         assert!(!flags.isolate(1));
         assert_eq!((flags.place, flags.reclaiming), (Place::Off, false));
-        // It is the last user who puts it back.
+        // The last user puts it back.
         assert_eq!(flags.end_use(&mut 1, false), Next::List);
     }
 

@@ -111,7 +111,7 @@ impl<T> Cells<T> {
     ///
     /// Goes with emptying the top cell, or with filling the low one with a range above the top one.
     pub(super) fn swap(&mut self) {
-        // INVARIANT: Whoever calls does the rest.
+        // INVARIANT: The caller does the rest.
         self.second_is_top = !self.second_is_top;
     }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The share of a mapping that one-way calls may take, and who takes too much of it.
+//! The share of a mapping that one-way calls may take, and which sender takes too much of it.
 //!
-//! Nobody waits for a one-way call, so one sender can fill the mapping of a slow receiver and lock out
+//! No thread waits for a one-way call, so one sender can fill the mapping of a slow receiver and lock out
 //! everybody else. Therefore one-way calls have half of the mapping, and the sender that floods it is
 //! told so while there still is some room.
 
@@ -63,7 +63,7 @@ impl OnewaySpace {
     }
 
     /// Takes `size` bytes away for `pid`, and says how the sender is to be looked at: it is when less than a
-    /// fifth is left and nobody was reported since that has been so.
+    /// fifth is left and no sender was reported since that has been so.
     ///
     /// A look takes time in proportion to the number of ranges. Mostly the group of the sender shows that there is
     /// no need: where all of it together has not too many ranges, none of it has.
@@ -119,7 +119,7 @@ impl OnewaySpace {
 /// What is known so far of the one-way ranges of one sender.
 ///
 /// They are counted from the lowest offset to the highest, and what comes and goes meanwhile counts or does not: this
-/// is a guess about who floods, and not a limit.
+/// is a guess about which sender floods, and not a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inquiry {
     pid: i32,

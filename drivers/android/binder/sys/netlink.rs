@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Telling whoever listens of transactions that did not go as they should.
+//! Reports of failed transactions to listeners.
 //!
-//! The generic netlink family `binder` has one multicast group, `report`. Anybody may listen in the initial network
-//! namespace. Nobody is waited for: what a listener has no room for, the kernel drops, and tells it so. A report is
-//! a list of attributes; what is not known is left out. Its form is that of `linux/android/binder_netlink.h`.
+//! The generic netlink family `binder` has one multicast group, `report`. Any process may listen in the initial network
+//! namespace. The driver waits for no listener: what a listener has no room for, the kernel drops, and tells it so. A
+//! report is a list of attributes; what is not known is left out. Its form is that of `linux/android/binder_netlink.h`.
 //!
 //! There can be only one family of a name. Where another driver has it, this one goes on without.
 
@@ -165,7 +165,7 @@ impl Attributes {
     }
 }
 
-/// Tells those who listen, if anybody does and there is memory for it.
+/// Multicasts a report, if there is a listener and memory for it.
 ///
 /// # Locking
 ///

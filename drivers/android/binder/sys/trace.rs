@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What those who trace the kernel can see happen: the events of `events/binder_rs/` in tracefs.
+//! Trace events: `events/binder_rs/` in tracefs.
 //!
 //! `trace.h` has the layout of the events; here is when they happen. The kernel's `declare_trace!` looks for them among
-//! the kernel's own bindings, where those of a module are not, so the same is done here with what it is made of: as long
-//! as nobody listens, an event is one instruction that does nothing.
+//! the kernel's own bindings, where those of a module are not, so the same is done here with what it is made of: as
+//! long as no tracer listens, an event is one instruction that does nothing.
 
 use kernel::ffi::c_int;
 #[cfg(CONFIG_TRACEPOINTS)]
@@ -13,7 +13,7 @@ use kernel::{
     jump_label::static_branch_unlikely, //
 };
 
-/// Whether anybody wants to know of an event.
+/// Whether an event is enabled.
 macro_rules! is_wanted {
     ($event:ident) => { kernel::macros::paste! { {
         #[cfg(CONFIG_TRACEPOINTS)]
@@ -58,8 +58,8 @@ events! {
     /// A return was written. `BR_NOOP`, with which every read begins, is left out.
     returned is binder_rs_return(code: u32);
 
-    /// A call or a reply is about to be handed to its receiver, who may yet turn out to be dead or frozen. Process and
-    /// thread are the receiver's; 0 stands for a thread that is not determined, and for the node of a reply.
+    /// A call or a reply is about to be handed to its receiver, which may yet turn out to be dead or frozen. Process
+    /// and thread are the receiver's; 0 stands for a thread that is not determined, and for the node of a reply.
     transaction is binder_rs_transaction(
         debug_id: u32, target_node: u32, to_proc: c_int, to_thread: c_int, reply: bool, code: u32, flags: u32
     );
@@ -84,7 +84,7 @@ events! {
     /// It was entered into a page table.
     page_map is binder_rs_page_map(proc: c_int, first: usize, pages: usize);
 
-    /// It was put on the LRU, as nobody uses it any more.
+    /// It was put on the LRU, as it has no user any more.
     lru_add is binder_rs_lru_add(proc: c_int, first: usize, pages: usize);
 
     /// It was taken off the LRU: reclaim has isolated it or found it in use, or the process is going.
@@ -97,7 +97,7 @@ events! {
     reclaim is binder_rs_reclaim(proc: c_int, first: usize, pages: usize);
 }
 
-/// Whether anybody wants to know of [`buffer_free`], for which some of the fields have to be looked up.
+/// Whether [`buffer_free`] is enabled, for which some of the fields have to be looked up.
 #[inline(always)]
 pub(crate) fn wants_buffer_free() -> bool {
     is_wanted!(binder_rs_buffer_free)
