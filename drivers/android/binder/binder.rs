@@ -88,7 +88,7 @@ mod unacknowledged;
 
 mod oneway;
 
-mod registry;
+mod procs;
 
 mod notification;
 
@@ -150,7 +150,7 @@ struct Binder {
 impl kernel::Module for Binder {
     fn init(module: &'static ThisModule) -> Result<Self> {
         // SAFETY: The module is loaded once, and no other code of it runs yet.
-        unsafe { registry::init() };
+        unsafe { procs::init() };
         lsm::init()?;
         let debug_files = debug::files::Directory::new()?;
         let mount = Arc::new(rmap::Mount::new()?, GFP_KERNEL)?;

@@ -498,11 +498,12 @@ unsafe extern "C" fn show_options(
 /// To be called by the kernel, as `file_operations.open` of a device.
 unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: Only inodes of devices have these operations, and the file holds the inode.
-    let (sb, endpoint) = unsafe { (Super::from_raw((*inode).i_sb), tree::endpoint(inode)) };
+    let (sb, binder_device) =
+        unsafe { (Super::from_raw((*inode).i_sb), tree::binder_device(inode)) };
     let pid = current!().group_leader().pid();
     errno(logs_dir::opened(sb, pid).and_then(|()| {
         // SAFETY: Called for `open`, and that is all it does.
-        let opened = unsafe { endpoint.open(file) };
+        let opened = unsafe { binder_device.open(file) };
         opened
             .map(|_| ())
             .inspect_err(|_| logs_dir::closed(sb, pid))

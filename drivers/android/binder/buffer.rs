@@ -50,7 +50,7 @@ use crate::{
         Reserved,
         Spare, //
     },
-    stats::CountedBuffer,
+    stats::BufferCount,
     sums::{
         push,
         reserve, //
@@ -91,7 +91,7 @@ pub(crate) struct Held {
     pub(crate) clear: bool,
     /// User space has, or had, the buffer. If it did not come to that, the bytes are overwritten, too.
     pub(crate) delivered: bool,
-    pub(crate) _counted: CountedBuffer,
+    pub(crate) _count: BufferCount,
 }
 
 /// What comes with the objects in a buffer.
@@ -289,7 +289,7 @@ impl Process {
                 ends_oneway: false,
                 clear: wanted.clear,
                 delivered: false,
-                _counted: CountedBuffer::new(),
+                _count: BufferCount::new(),
             }),
         };
         let oneway_calls = OnewayCalls {

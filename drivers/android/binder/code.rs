@@ -22,7 +22,7 @@ use crate::{
     },
     process::InnerGuard,
     read_buffer::ReadBuffer,
-    stats::CountedComplete,
+    stats::CompleteCount,
     thread::Thread,
     todo::{
         Delivered,
@@ -39,7 +39,7 @@ pub(crate) struct Code {
     /// The code of a [`CodeKind::Complete`]. The thread has that of an error.
     code: Atomic<u32>,
     home: Home,
-    _counted: Option<CountedComplete>,
+    _count: Option<CompleteCount>,
 }
 
 /// What a [`Code`] is about.
@@ -59,7 +59,7 @@ impl Code {
             kind,
             code: Atomic::new(BR_TRANSACTION_COMPLETE),
             home: Home::new(),
-            _counted: (kind == CodeKind::Complete).then(CountedComplete::new),
+            _count: (kind == CodeKind::Complete).then(CompleteCount::new),
         }
     }
 

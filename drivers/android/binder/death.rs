@@ -27,7 +27,7 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     refs::Ref,
-    stats::CountedDeath,
+    stats::DeathCount,
     thread::Thread,
     todo::{
         Delivered,
@@ -75,11 +75,11 @@ pub(crate) fn announce(death: &DeathArc) {
 }
 
 impl Kind for Death {
-    type Count = CountedDeath;
+    type Count = DeathCount;
     type Seen = ();
 
-    fn new() -> (Self, CountedDeath) {
-        (Self::Alive, CountedDeath::new())
+    fn new() -> (Self, DeathCount) {
+        (Self::Alive, DeathCount::new())
     }
 
     fn requests<'a>(node: &'a Node, owner: &'a mut ProcessInner) -> &'a mut Requests<Self> {

@@ -23,7 +23,7 @@ use kernel::{
 use crate::{
     node::NodeArc,
     process::Process,
-    registry,
+    procs,
     sums::text_bytes,
     sys::{
         helpers::Hashed,
@@ -163,7 +163,7 @@ impl Processes {
     fn new() -> Self {
         let mut all = RBTree::new();
         let mut incomplete = false;
-        registry::for_each(|process| {
+        procs::for_each(|process| {
             let key = (process.pid(), Arc::as_ptr(process).addr());
             incomplete |= all
                 .try_create_and_insert(key, process.clone(), GFP_KERNEL_ACCOUNT)

@@ -44,7 +44,7 @@ use crate::{
     instance::Instance,
     page_range::OwnedPageRange,
     process::Process,
-    registry,
+    procs,
     sums::{
         push,
         text_bytes, //
@@ -108,12 +108,12 @@ impl WorkItem for OpenFile {
 }
 
 /// What a device node leads to, whichever kind of node it is.
-pub(crate) struct Endpoint {
+pub(crate) struct BinderDevice {
     context: Arc<Context>,
     driver: Arc<Driver>,
 }
 
-impl Endpoint {
+impl BinderDevice {
     /// A device called `name` of `instance`, with a context of its own.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl Endpoint {
             }),
             GFP_KERNEL_ACCOUNT,
         )?;
-        registry::add(&opened.process)?;
+        procs::add(&opened.process)?;
         // SAFETY: The file is being opened, and the pages live until its `release`.
         unsafe {
             opened.pages.attach(file);
@@ -166,7 +166,7 @@ impl Endpoint {
 ///
 /// # Safety
 ///
-/// To be called from `file_operations.release` of a file that [`Endpoint::open`] has made a process.
+/// To be called from `file_operations.release` of a file that [`BinderDevice::open`] has made a process.
 pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
     // SAFETY: `open` put it there, and nothing has a reference to it any more: the file is gone.
     let opened = unsafe { Pin::<KBox<OpenFile>>::from_foreign((*file).private_data) };
@@ -188,7 +188,7 @@ pub(crate) unsafe fn close(file: *mut bindings::file) -> i32 {
 pub(crate) type FileCallback =
     unsafe extern "C" fn(*mut bindings::inode, *mut bindings::file) -> c_int;
 
-/// The operations of a device. `open` must call [`Endpoint::open`], and `release` must call [`close`].
+/// The operations of a device. `open` must call [`BinderDevice::open`], and `release` must call [`close`].
 pub(crate) fn operations(
     module: &'static ThisModule,
     open: FileCallback,
@@ -220,7 +220,7 @@ struct Device {
     #[pin]
     misc: Opaque<bindings::miscdevice>,
     fops: bindings::file_operations,
-    endpoint: Endpoint,
+    binder_device: BinderDevice,
     registered: bool,
 }
 
@@ -246,8 +246,9 @@ impl Devices {
         let mut devices = KVec::new();
         for name in names() {
             // The kernel would refuse this too, with a stack trace.
-            let twice =
-                |device: &Pin<KBox<Device>>| text_bytes(device.endpoint.context.name()) == name;
+            let twice = |device: &Pin<KBox<Device>>| {
+                text_bytes(device.binder_device.context.name()) == name
+            };
             if devices.iter().any(twice) {
                 pr_err!("'devices' names a device twice\n");
                 return Err(EEXIST);
@@ -309,12 +310,13 @@ impl Device {
             pr_err!("there is a device '{}' already\n", text);
             return Err(EEXIST);
         }
-        let endpoint = Endpoint::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, driver)?;
+        let binder_device =
+            BinderDevice::new(&CString::try_from_fmt(fmt!("{}", text))?, instance, driver)?;
         let device = KBox::pin_init(
             try_pin_init!(Self {
                 misc: Opaque::zeroed(),
                 fops: operations(module, open, release),
-                endpoint,
+                binder_device,
                 registered: false,
             }? Error),
             GFP_KERNEL,
@@ -325,7 +327,7 @@ impl Device {
         unsafe {
             // CAST: A small constant.
             (*misc).minor = bindings::MISC_DYNAMIC_MINOR as c_int;
-            (*misc).name = device.endpoint.context.name().as_char_ptr();
+            (*misc).name = device.binder_device.context.name().as_char_ptr();
         }
         Ok(device)
     }
@@ -335,7 +337,7 @@ impl Device {
         // SAFETY: The device is filled in, and pinned until it is unregistered.
         to_result(unsafe { bindings::misc_register(self.misc.get()) }).inspect_err(|e| {
             // It was made of a `str`.
-            let name = core::str::from_utf8(text_bytes(self.endpoint.context.name()));
+            let name = core::str::from_utf8(text_bytes(self.binder_device.context.name()));
             pr_err!(
                 "cannot make the device '{}': {:?}\n",
                 name.unwrap_or_default(),
@@ -395,7 +397,7 @@ unsafe extern "C" fn open(_: *mut bindings::inode, file: *mut bindings::file) ->
         )
     };
     // SAFETY: Called for `open`, and that is all it does.
-    errno(unsafe { device.endpoint.open(file) }.map(|_| ()))
+    errno(unsafe { device.binder_device.open(file) }.map(|_| ()))
 }
 
 /// # Safety

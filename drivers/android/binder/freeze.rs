@@ -31,7 +31,7 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     refs::Ref,
-    stats::CountedFreeze,
+    stats::FreezeCount,
     sums::{
         decrement,
         increment, //
@@ -187,10 +187,10 @@ fn announce(freeze: &FreezeArc, news: News) {
 }
 
 impl Kind for Freeze {
-    type Count = CountedFreeze;
+    type Count = FreezeCount;
     type Seen = News;
 
-    fn new() -> (Self, CountedFreeze) {
+    fn new() -> (Self, FreezeCount) {
         let new = Self {
             frozen: false,
             epoch: 0,
@@ -198,7 +198,7 @@ impl Kind for Freeze {
             cleared: false,
             over: false,
         };
-        (new, CountedFreeze::new())
+        (new, FreezeCount::new())
     }
 
     fn requests<'a>(node: &'a Node, owner: &'a mut ProcessInner) -> &'a mut Requests<Self> {

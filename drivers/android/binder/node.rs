@@ -50,7 +50,7 @@ use crate::{
         ProcessInner, //
     },
     read_buffer::ReadBuffer,
-    stats::CountedNode,
+    stats::NodeCount,
     sys::helpers::{
         cond_resched,
         next_debug_id, //
@@ -79,7 +79,7 @@ pub(crate) struct Node {
     owner: Arc<Process>,
     home: Home,
     inner: LockedBy<NodeInner, ProcessInner>,
-    _counted: CountedNode,
+    _count: NodeCount,
 }
 
 /// A counted reference to a node. The counts that user space sees are in [`NodeInner`].
@@ -359,7 +359,7 @@ impl Process {
                 deaths: Requests::new(),
                 freezes: Requests::new(),
             }),
-            _counted: CountedNode::new(),
+            _count: NodeCount::new(),
         })
         .map_err(no_memory)?;
         let reservation = RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT).map_err(no_memory)?;

@@ -90,7 +90,7 @@ use crate::{
         rmap::{
             self,
             AddressSpace,
-            Backing, //
+            PageSource, //
         },
         trace, //
     },
@@ -629,13 +629,13 @@ impl Drop for OwnedPageRange {
 /// # Invariants
 ///
 /// This value is one of the users of slot `index`, whose page is `page`.
-pub(crate) struct LentPage<'a> {
+pub(crate) struct PinnedPage<'a> {
     range: &'a PageRange,
     index: usize,
     page: &'a Page,
 }
 
-impl Deref for LentPage<'_> {
+impl Deref for PinnedPage<'_> {
     type Target = Page;
 
     fn deref(&self) -> &Page {
@@ -643,17 +643,17 @@ impl Deref for LentPage<'_> {
     }
 }
 
-impl Drop for LentPage<'_> {
+impl Drop for PinnedPage<'_> {
     fn drop(&mut self) {
         // SAFETY: By the type invariant this value is a user of the page, and it goes.
         unsafe { self.range.release(self.index..self.index.wrapping_add(1)) };
     }
 }
 
-impl Backing for PageRange {
-    type Lent<'a> = LentPage<'a>;
+impl PageSource for PageRange {
+    type Pinned<'a> = PinnedPage<'a>;
 
-    fn lend(&self, pgoff: usize) -> Option<LentPage<'_>> {
+    fn pin_page(&self, pgoff: usize) -> Option<PinnedPage<'_>> {
         let index = pgoff.checked_sub(self.pgoff())?;
         if index >= self.mapped_size().div_ceil(PAGE_SIZE) {
             return None;
@@ -671,7 +671,7 @@ impl Backing for PageRange {
         // A slot with users has a page.
         warn_on!(page.is_none());
         // INVARIANT: The user was counted above.
-        Some(LentPage {
+        Some(PinnedPage {
             range: self,
             index,
             page: page?,

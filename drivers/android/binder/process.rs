@@ -48,12 +48,12 @@ use crate::{
     node::Nodes,
     notification::Notification,
     page_range::PageRange,
+    procs,
     range_alloc::RangeAllocator,
     refs::Refs,
-    registry,
     stats::{
         self,
-        CountedProcess,
+        ProcessCount,
         Stats, //
     },
     sums::count,
@@ -102,7 +102,7 @@ pub(crate) struct Process {
     /// The opener's nice value: that of threads that work on nothing.
     nice: i32,
     stats: Stats,
-    _counted: CountedProcess,
+    _count: ProcessCount,
 }
 
 /// The lock that most of a process is under.
@@ -257,7 +257,7 @@ impl Process {
                 freeze_wait <- new_condvar!("Process::freeze_wait"),
                 nice: nice::current(),
                 stats: Stats::new(),
-                _counted: CountedProcess::new(),
+                _count: ProcessCount::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )
@@ -442,7 +442,7 @@ impl Process {
             .ok_or(EINVAL)?;
         let current = current!();
         let namespace = current.active_pid_ns();
-        let named = registry::find(|process| {
+        let named = procs::find(|process| {
             Arc::ptr_eq(process.context.instance(), self.context.instance())
                 && process.task.tgid_nr_ns(namespace) == pid
                 && !process.lock().dead
@@ -587,7 +587,7 @@ impl Process {
         self.forget_delivered::<Freeze>();
 
         self.release_buffers();
-        registry::remove(self);
+        procs::remove(self);
         stats::OF_DEAD_PROCESSES.add(&self.stats);
     }
 }

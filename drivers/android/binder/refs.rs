@@ -43,7 +43,7 @@ use crate::{
     },
     notification,
     process::Process,
-    stats::CountedHandle,
+    stats::RefCount,
     sys::{
         helpers::{
             cond_resched,
@@ -102,7 +102,7 @@ pub(crate) struct Ref {
     weak: usize,
     death: Option<DeathArc>,
     freeze: Option<FreezeArc>,
-    _counted: CountedHandle,
+    _count: RefCount,
 }
 
 impl RefTable {
@@ -207,7 +207,7 @@ impl Process {
                 weak: usize::from(!strong),
                 death: None,
                 freeze: None,
-                _counted: CountedHandle::new(),
+                _count: RefCount::new(),
             },
         ));
         handles.by_node.insert(index.into_node(key(node), number));

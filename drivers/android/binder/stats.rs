@@ -92,9 +92,9 @@ static TALLIES: [[Atomic<u64>; 2]; Object::KINDS] =
 /// Counts the object that it is a field of, from now to its drop. `KIND` is an [`Object`].
 ///
 /// It takes no room, and as it is dropped with the object, no path can forget it.
-pub(crate) struct Counted<const KIND: usize>(());
+pub(crate) struct ObjectCount<const KIND: usize>(());
 
-impl<const KIND: usize> Counted<KIND> {
+impl<const KIND: usize> ObjectCount<KIND> {
     /// One more.
     #[inline]
     pub(crate) fn new() -> Self {
@@ -103,7 +103,7 @@ impl<const KIND: usize> Counted<KIND> {
     }
 }
 
-impl<const KIND: usize> Drop for Counted<KIND> {
+impl<const KIND: usize> Drop for ObjectCount<KIND> {
     #[inline]
     fn drop(&mut self) {
         TALLIES[KIND][1].add(1, Relaxed);
@@ -111,25 +111,25 @@ impl<const KIND: usize> Drop for Counted<KIND> {
 }
 
 /// Counts a process.
-pub(crate) type CountedProcess = Counted<{ Object::Process as usize }>;
+pub(crate) type ProcessCount = ObjectCount<{ Object::Process as usize }>;
 /// Counts a thread.
-pub(crate) type CountedThread = Counted<{ Object::Thread as usize }>;
+pub(crate) type ThreadCount = ObjectCount<{ Object::Thread as usize }>;
 /// Counts a node.
-pub(crate) type CountedNode = Counted<{ Object::Node as usize }>;
+pub(crate) type NodeCount = ObjectCount<{ Object::Node as usize }>;
 /// Counts a handle.
-pub(crate) type CountedHandle = Counted<{ Object::Handle as usize }>;
+pub(crate) type RefCount = ObjectCount<{ Object::Handle as usize }>;
 /// Counts a request for a death notification.
-pub(crate) type CountedDeath = Counted<{ Object::Death as usize }>;
+pub(crate) type DeathCount = ObjectCount<{ Object::Death as usize }>;
 /// Counts a request for a notification of freezing.
-pub(crate) type CountedFreeze = Counted<{ Object::Freeze as usize }>;
+pub(crate) type FreezeCount = ObjectCount<{ Object::Freeze as usize }>;
 /// Counts a transaction.
-pub(crate) type CountedTransaction = Counted<{ Object::Transaction as usize }>;
+pub(crate) type TransactionCount = ObjectCount<{ Object::Transaction as usize }>;
 /// Counts a `BR_TRANSACTION_COMPLETE`.
-pub(crate) type CountedComplete = Counted<{ Object::Complete as usize }>;
+pub(crate) type CompleteCount = ObjectCount<{ Object::Complete as usize }>;
 /// Counts a buffer.
-pub(crate) type CountedBuffer = Counted<{ Object::Buffer as usize }>;
+pub(crate) type BufferCount = ObjectCount<{ Object::Buffer as usize }>;
 /// Counts a page.
-pub(crate) type CountedPage = Counted<{ Object::Page as usize }>;
+pub(crate) type PageCount = ObjectCount<{ Object::Page as usize }>;
 
 /// An array of names, each at the place that the low byte of its code says.
 macro_rules! by_number {

@@ -36,7 +36,7 @@ use crate::{
         ProcessInner,
         WAITING, //
     },
-    stats::CountedThread,
+    stats::ThreadCount,
     sys::{
         helpers::{
             cond_resched,
@@ -84,7 +84,7 @@ pub(crate) struct Thread {
     links: ListLinks<WAITING>,
     #[pin]
     tracker: AtomicTracker<WAITING>,
-    _counted: CountedThread,
+    _count: ThreadCount,
 }
 
 impl_list_arc_safe! {
@@ -127,7 +127,7 @@ impl Thread {
                 inner,
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
-                _counted: CountedThread::new(),
+                _count: ThreadCount::new(),
             }),
             GFP_KERNEL_ACCOUNT,
         )

@@ -43,7 +43,7 @@ use crate::{
         ProcessInner, //
     },
     read_buffer::ReadBuffer,
-    stats::CountedTransaction,
+    stats::TransactionCount,
     sys::{
         helpers::{
             eproto,
@@ -77,7 +77,7 @@ pub(crate) struct Transaction {
     flags: u32,
     sender_euid: Kuid,
     receiver: LockedBy<Receiver, ProcessInner>,
-    _counted: CountedTransaction,
+    _count: TransactionCount,
 }
 
 /// What a new transaction is made of.
@@ -169,7 +169,7 @@ impl Transaction {
                     counted: false,
                     level: new.level,
                 }),
-                _counted: CountedTransaction::new(),
+                _count: TransactionCount::new(),
             },
             flags,
         )

@@ -32,7 +32,7 @@ use super::{
     State, //
 };
 use crate::{
-    device::Endpoint,
+    device::BinderDevice,
     sys::seq_file::{
         self,
         Show, //
@@ -157,9 +157,9 @@ impl Super {
     pub(super) fn add_device(&self, name: &CStr, tell: impl FnOnce(u32) -> Result) -> Result {
         let number = Number::for_device(self)?;
         tell(number.minor)?;
-        let endpoint = Endpoint::new(name, &self.info().instance, &self.state().driver)?;
+        let binder_device = BinderDevice::new(name, &self.info().instance, &self.state().driver)?;
         self.root()?
-            .add(name, NewInode::device(number, endpoint)?)?;
+            .add(name, NewInode::device(number, binder_device)?)?;
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl Drop for Number<'_> {
 /// `inode` is an inode of a super block of ours which no other code sees, and this value owns the reference on it.
 ///
 /// An inode that is a character device has a number that was taken for it; its `i_private` is a box with an
-/// [`Endpoint`], or null for `binder-control`.
+/// [`BinderDevice`], or null for `binder-control`.
 pub(super) struct NewInode<'a> {
     inode: NonNull<bindings::inode>,
     _sb: PhantomData<&'a Super>,
@@ -319,14 +319,14 @@ impl<'a> NewInode<'a> {
         unsafe { Self::character(CONTROL_INO, number, fops) }
     }
 
-    fn device(number: Number<'a>, endpoint: Endpoint) -> Result<Self> {
-        let endpoint = KBox::new(endpoint, GFP_KERNEL_ACCOUNT)?;
+    fn device(number: Number<'a>, binder_device: BinderDevice) -> Result<Self> {
+        let binder_device = KBox::new(binder_device, GFP_KERNEL_ACCOUNT)?;
         let fops = &number.sb.state().device_fops;
         let ino = FIRST_DEVICE_INO + u64::from(number.minor);
         // SAFETY: The operations live as long as any inode does.
         let new = unsafe { Self::character(ino, number, fops) }?;
-        // SAFETY: No other code sees the inode. INVARIANT: A box with an endpoint.
-        unsafe { (*new.inode.as_ptr()).i_private = KBox::into_raw(endpoint).cast() };
+        // SAFETY: No other code sees the inode. INVARIANT: A box with an binder_device.
+        unsafe { (*new.inode.as_ptr()).i_private = KBox::into_raw(binder_device).cast() };
         Ok(new)
     }
 
@@ -383,11 +383,11 @@ pub(super) unsafe fn evict(inode: *mut bindings::inode) {
         if u32::from((*inode).i_mode) & bindings::S_IFMT != bindings::S_IFCHR {
             return;
         }
-        let endpoint = (*inode).i_private.cast::<Endpoint>();
+        let binder_device = (*inode).i_private.cast::<BinderDevice>();
         let minor = (*inode).i_rdev & (MAX_DEVICES - 1);
-        Super::from_raw((*inode).i_sb).give_back(minor, !endpoint.is_null());
-        if !endpoint.is_null() {
-            drop(KBox::from_raw(endpoint));
+        Super::from_raw((*inode).i_sb).give_back(minor, !binder_device.is_null());
+        if !binder_device.is_null() {
+            drop(KBox::from_raw(binder_device));
         }
     }
 }
@@ -397,9 +397,9 @@ pub(super) unsafe fn evict(inode: *mut bindings::inode) {
 /// # Safety
 ///
 /// `inode` must be that of a device, and not be evicted for as long as `'a`.
-pub(super) unsafe fn endpoint<'a>(inode: *mut bindings::inode) -> &'a Endpoint {
+pub(super) unsafe fn binder_device<'a>(inode: *mut bindings::inode) -> &'a BinderDevice {
     // SAFETY: By the invariant of `NewInode`, and `evict` is the end of it.
-    unsafe { &*(*inode).i_private.cast::<Endpoint>() }
+    unsafe { &*(*inode).i_private.cast::<BinderDevice>() }
 }
 
 /// A directory.

@@ -46,7 +46,7 @@ use super::{
     MAX_SIZE, //
 };
 use crate::{
-    stats::CountedPage,
+    stats::PageCount,
     sys::{
         lru::LRU,
         memcg::{
@@ -61,10 +61,10 @@ pub(super) const CHUNK_SLOTS: usize = 32;
 /// The most chunks that a range has.
 pub(super) const MAX_CHUNKS: usize = (MAX_SIZE / PAGE_SIZE).div_ceil(CHUNK_SLOTS);
 
-/// A page behind a mapping. [`CountedPage`] counts it until it is freed.
+/// A page behind a mapping. [`PageCount`] counts it until it is freed.
 pub(super) struct OwnPage {
     page: Page,
-    _counted: CountedPage,
+    _count: PageCount,
 }
 
 impl OwnPage {
@@ -77,7 +77,7 @@ impl OwnPage {
         let zeroed = |flags| Page::alloc_page(flags | __GFP_HIGHMEM | __GFP_ZERO);
         Ok(Self {
             page: Payer::Group(group).pay(zeroed)?,
-            _counted: CountedPage::new(),
+            _count: PageCount::new(),
         })
     }
 }

@@ -181,14 +181,14 @@ impl Drop for AddressSpace {
 }
 
 /// What stands behind a mapping.
-pub(crate) trait Backing: Sync + Sized + 'static {
+pub(crate) trait PageSource: Sync + Sized + 'static {
     /// A page that cannot be taken from its offset as long as this value lives.
-    type Lent<'a>: Deref<Target = Page>
+    type Pinned<'a>: Deref<Target = Page>
     where
         Self: 'a;
 
-    /// Lends the page at `pgoff` (in pages, from the start of the file), if there is one to be seen.
-    fn lend(&self, pgoff: usize) -> Option<Self::Lent<'_>>;
+    /// Pins the page at `pgoff` (in pages, from the start of the file), if there is one to be seen.
+    fn pin_page(&self, pgoff: usize) -> Option<Self::Pinned<'_>>;
 
     /// A page table has just got an entry for the page at `pgoff` that it had not before.
     fn page_mapped(&self, pgoff: usize);
@@ -205,7 +205,7 @@ pub(crate) trait Backing: Sync + Sized + 'static {
 
 struct VmOps<B>(B);
 
-impl<B: Backing> VmOps<B> {
+impl<B: PageSource> VmOps<B> {
     const TABLE: bindings::vm_operations_struct = bindings::vm_operations_struct {
         open: Some(Self::open),
         close: Some(Self::close),
@@ -270,7 +270,7 @@ impl<B: Backing> VmOps<B> {
         let (vma, pgoff, address) = (what.vma, what.pgoff, what.address);
         // SAFETY: The fault is in a VMA with this table, which is valid while this runs.
         let backing = unsafe { Self::backing(vma) };
-        let Some(page) = backing.lend(pgoff) else {
+        let Some(page) = backing.pin_page(pgoff) else {
             return bindings::vm_fault_reason_VM_FAULT_SIGBUS;
         };
         // SAFETY: A fault runs under the mmap or VMA lock. `map` set `VM_MIXEDMAP`. The page is of order 0, and stays
@@ -294,7 +294,7 @@ impl<B: Backing> VmOps<B> {
 /// Sets up a VMA that is being made, so that `backing` stands behind it.
 ///
 /// The mapping can be read but never be made writable, is not inherited by `fork`, cannot grow, and never merges with
-/// a neighbour. Unlike copies by split or `mremap`, this first VMA is not announced through [`Backing::vma_opened`].
+/// a neighbour. Unlike copies by split or `mremap`, this first VMA is not announced through [`PageSource::vma_opened`].
 ///
 /// # Errors
 ///
@@ -303,7 +303,7 @@ impl<B: Backing> VmOps<B> {
 /// # Safety
 ///
 /// `backing` must live until the `release` of the file that is being mapped.
-pub(crate) unsafe fn map<B: Backing>(vma: &VmaNew, backing: &B) -> Result {
+pub(crate) unsafe fn map<B: PageSource>(vma: &VmaNew, backing: &B) -> Result {
     vma.try_clear_maywrite().map_err(|_| EPERM)?;
     vma.set_dontcopy();
     vma.set_dontexpand();
@@ -326,7 +326,7 @@ pub(crate) fn vma_pgoff(vma: &VmaRef) -> usize {
 ///
 /// That function returns whether the page is mapped there now. It refuses addresses at which something else than this
 /// backing, at just this page offset, is mapped; there the fault handler will do what is needed.
-pub(crate) fn with_inserter<B: Backing>(
+pub(crate) fn with_inserter<B: PageSource>(
     backing: &B,
     insert: impl FnOnce(&mut dyn FnMut(usize, usize, &Page) -> bool),
 ) {

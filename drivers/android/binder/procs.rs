@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! All processes, of all devices: to find those with a pid, and for listings.
+//! The table of all processes, of all devices: to find those with a pid, and for listings.
 //!
 //! No other lock is taken while the lock is held.
 
