@@ -304,8 +304,7 @@ impl PageRange {
     ///
     /// With nothing changed but that some pages may be there now, unused:
     ///
-    /// - `ENOMEM`. Also when the receiver's memory cgroup is at its limit and nothing in it can be reclaimed; no
-    /// process
+    /// - `ENOMEM`. Also when the receiver's memory cgroup is at its limit and nothing in it can be reclaimed; no process
     ///   is killed for it.
     /// - `ESRCH` if the file is being released.
     pub(crate) fn acquire(this: &Arc<Self>, offset: usize, len: usize) -> Result<PageUse> {

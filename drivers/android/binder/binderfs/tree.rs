@@ -325,7 +325,7 @@ impl<'a> NewInode<'a> {
         let ino = FIRST_DEVICE_INO + u64::from(number.minor);
         // SAFETY: The operations live as long as any inode does.
         let new = unsafe { Self::character(ino, number, fops) }?;
-        // SAFETY: No other code sees the inode. INVARIANT: A box with an binder_device.
+        // SAFETY: No other code sees the inode. INVARIANT: A box with a binder device.
         unsafe { (*new.inode.as_ptr()).i_private = KBox::into_raw(binder_device).cast() };
         Ok(new)
     }
