@@ -156,13 +156,13 @@ impl kernel::Module for Binder {
         let mount = Arc::new(rmap::Mount::new()?, GFP_KERNEL)?;
         // SAFETY: The module is loaded once, and there are no pages before there are devices.
         let shrinker = unsafe { shrinker::Registration::new() }?;
-        // SAFETY: As above: there is no other.
+        // SAFETY: The module is loaded once, and this is the only call.
         let releases = unsafe { release_queue::Registration::new() }?;
-        // SAFETY: As above: there is no other.
+        // SAFETY: The module is loaded once, and this is the only call.
         let reports = unsafe { netlink::Registration::new() };
         let driver = device::Driver::new(&debug_files, &mount)?;
         let mut devices = device::Devices::new(module, &driver)?;
-        // SAFETY: As above: there is no other.
+        // SAFETY: The module is loaded once, and this is the only call.
         let binderfs = unsafe { binderfs::Registration::new(module, &driver) }?;
         devices.register()?;
         // Nothing fails from here on, and so user space may come in.
