@@ -71,53 +71,53 @@ use self::layout::Layout;
 ///
 /// It is moved several times on every call, and so is kept small: what few transactions have is in [`Cargo`].
 pub(crate) struct Held {
-    pub(crate) pages: PageUse,
+    pages: PageUse,
     /// The node that was called.
-    pub(crate) node: Option<StrongNode>,
-    pub(crate) cargo: Option<KBox<Cargo>>,
+    node: Option<StrongNode>,
+    cargo: Option<KBox<Cargo>>,
     /// Where it begins in the mapping.
-    pub(crate) offset: u32,
-    pub(crate) data_size: u32,
-    pub(crate) offsets_size: u32,
+    offset: u32,
+    data_size: u32,
+    offsets_size: u32,
     /// Bytes behind the offsets: buffers that objects point to, and the security context.
-    pub(crate) extra_size: u32,
+    extra_size: u32,
     /// Bytes of the security context, the last of those; 0 if there is none.
-    pub(crate) context_size: u32,
+    context_size: u32,
     /// Charged to the half of the mapping that is for one-way calls.
-    pub(crate) oneway: bool,
+    oneway: bool,
     /// When it is freed, the node's next one-way call is due.
-    pub(crate) ends_oneway: bool,
+    ends_oneway: bool,
     /// Overwrite the bytes before they are given back.
-    pub(crate) clear: bool,
+    clear: bool,
     /// User space has, or had, the buffer. If it did not come to that, the bytes are overwritten, too.
-    pub(crate) delivered: bool,
-    pub(crate) _count: BufferCount,
+    delivered: bool,
+    _count: BufferCount,
 }
 
 /// What comes with the objects in a buffer.
 #[derive(Default)]
-pub(crate) struct Cargo {
+struct Cargo {
     /// What they keep alive.
-    pub(crate) objects: KVec<ObjectRef>,
+    objects: KVec<ObjectRef>,
     /// Files that the receiver is to get descriptors for, until the buffer is filled.
-    pub(crate) files: KVec<SentFile>,
+    files: KVec<SentFile>,
     /// They are among the receiver's [`PageRange::in_flight`].
-    pub(crate) files_in_flight: bool,
+    files_in_flight: bool,
     /// Descriptors of arrays, which the driver closes for the receiver when the buffer is freed.
-    pub(crate) fds_to_close: KVec<u32>,
+    fds_to_close: KVec<u32>,
     /// Addresses in the receiver that were written, until it gets the buffer.
-    pub(crate) addresses: KVec<SentAddress>,
+    addresses: KVec<SentAddress>,
     /// Where the buffer was in the receiver when those were written.
-    pub(crate) written_at: usize,
+    written_at: usize,
 }
 
 /// An address of a part of a buffer, written in the buffer.
 #[derive(Clone, Copy)]
-pub(crate) struct SentAddress {
+struct SentAddress {
     /// Where in the buffer it stands.
-    pub(crate) at: u32,
+    at: u32,
     /// What in the buffer it leads to.
-    pub(crate) to: u32,
+    to: u32,
 }
 
 /// A reference that an object in a buffer holds in the name of the receiver.
@@ -135,9 +135,9 @@ pub(crate) enum ObjectRef {
 
 /// A buffer that user space has not got, or no longer. Dropping it gives everything back.
 pub(crate) struct Buffer {
-    pub(crate) process: Arc<Process>,
+    process: Arc<Process>,
     /// `None` once user space has it.
-    pub(crate) held: Option<Held>,
+    held: Option<Held>,
 }
 
 /// What a buffer is wanted for.
@@ -200,7 +200,7 @@ fn wide(n: u32) -> usize {
 
 impl Process {
     fn reserve_range(&self, request: &Request, is_reply: bool) -> Result<Reserved, NoBuffer> {
-        let mut buffers = self.buffers.lock();
+        let mut buffers = self.buffers().lock();
         let mut result = buffers.reserve(request);
         if let Err(ReserveError::NeedSpare) = result {
             drop(buffers);
@@ -208,7 +208,7 @@ impl Process {
                 .payer_of(is_reply)
                 .pay(Spare::new)
                 .map_err(|_| NoBuffer::NoMemory)?;
-            buffers = self.buffers.lock();
+            buffers = self.buffers().lock();
             let surplus = buffers.add_spare(spare);
             result = buffers.reserve(request);
             drop(buffers);
@@ -225,7 +225,7 @@ impl Process {
     #[cold]
     fn is_flooded(&self, mut inquiry: Inquiry) -> bool {
         loop {
-            let answer = self.buffers.lock().inquire(&mut inquiry);
+            let answer = self.buffers().lock().inquire(&mut inquiry);
             if let Some(answer) = answer {
                 return answer;
             }
@@ -246,7 +246,7 @@ impl Process {
             context: wanted.context_size,
         };
         let size = layout.size().ok_or(NoBuffer::BadSize)?;
-        if !self.pages.is_mapped() {
+        if !self.pages().is_mapped() {
             return Err(NoBuffer::NotMapped);
         }
         let failed = |e| {
@@ -262,7 +262,7 @@ impl Process {
         let reserved = self
             .reserve_range(&request, node.is_none())
             .map_err(failed)?;
-        let pages = match PageRange::acquire(&self.pages, reserved.offset, reserved.size) {
+        let pages = match PageRange::acquire(self.pages(), reserved.offset, reserved.size) {
             Ok(pages) => pages,
             Err(e) => {
                 self.free_range(reserved.offset);
@@ -305,7 +305,7 @@ impl Process {
     /// receiver of a reply, which has asked for it.
     fn payer_of(&self, is_reply: bool) -> Payer {
         if is_reply {
-            self.pages.payer()
+            self.pages().payer()
         } else {
             Payer::Current
         }
@@ -313,7 +313,7 @@ impl Process {
 
     /// Frees a range that the caller has reserved.
     fn free_range(&self, offset: usize) {
-        let mut buffers = self.buffers.lock();
+        let mut buffers = self.buffers().lock();
         if trace::wants_buffer_free() {
             self.trace_free(&buffers, offset);
         }
@@ -339,8 +339,10 @@ impl Process {
     ///
     /// `EINVAL` if user space has no buffer there.
     pub(crate) fn take_buffer(self: &Arc<Self>, address: usize) -> Result<Buffer> {
-        let offset = address.checked_sub(self.pages.user_start()).ok_or(EINVAL)?;
-        let held = self.buffers.lock().take(offset).ok_or(EINVAL)?;
+        let offset = address
+            .checked_sub(self.pages().user_start())
+            .ok_or(EINVAL)?;
+        let held = self.buffers().lock().take(offset).ok_or(EINVAL)?;
         Ok(Buffer {
             process: self.clone(),
             held: Some(held),
@@ -351,7 +353,7 @@ impl Process {
     pub(crate) fn release_buffers(self: &Arc<Self>) {
         let mut offset = 0;
         loop {
-            let mut buffers = self.buffers.lock();
+            let mut buffers = self.buffers().lock();
             let Some(live) = buffers.at_or_above(offset) else {
                 break;
             };
@@ -372,11 +374,21 @@ impl Process {
 
     /// Gives this process, which has just mapped `size` bytes, that many to reserve.
     pub(crate) fn init_buffers(&self, size: usize) {
-        *self.buffers.lock() = RangeAllocator::new(size);
+        *self.buffers().lock() = RangeAllocator::new(size);
     }
 }
 
 impl Buffer {
+    /// The process in whose mapping the buffer is.
+    pub(crate) fn process(&self) -> &Arc<Process> {
+        &self.process
+    }
+
+    /// What there is in the mapping, unless user space has it already.
+    pub(crate) fn info(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
     fn held(&self) -> Result<&Held> {
         self.held.as_ref().ok_or(EINVAL)
     }
@@ -388,7 +400,7 @@ impl Buffer {
     /// `EINVAL` if user space has the buffer already; that goes for all that follows.
     pub(crate) fn address(&self) -> Result<usize> {
         let offset = wide(self.held()?.offset);
-        Ok(self.process.pages.user_start().wrapping_add(offset))
+        Ok(self.process.pages().user_start().wrapping_add(offset))
     }
 
     /// Where the offsets begin, from the start of the buffer.
@@ -519,7 +531,7 @@ impl Buffer {
         let offset = wide(self.held()?.offset);
         let (cargo, payer) = self.make_cargo()?;
         let files = core::mem::take(&mut cargo.files);
-        payer.pay(|flags| self.process.pages.in_flight().add(offset, files, flags))?;
+        payer.pay(|flags| self.process.pages().in_flight().add(offset, files, flags))?;
         self.cargo()?.files_in_flight = true;
         Ok(())
     }
@@ -586,7 +598,7 @@ impl Buffer {
     fn reserve_some_descriptors(&mut self) -> Result<Descriptors> {
         let offset = wide(self.held()?.offset);
         self.cargo()?.files_in_flight = false;
-        let files = self.process.pages.in_flight().take(offset).ok_or(ESRCH)?;
+        let files = self.process.pages().in_flight().take(offset).ok_or(ESRCH)?;
         let mut reserved = KVec::with_capacity(files.len(), GFP_KERNEL_ACCOUNT)?;
         let mut to_close = KVec::new();
         for SentFile { at, file, in_array } in files {
@@ -637,7 +649,7 @@ impl Buffer {
         if let Some(mut held) = self.held.take() {
             let offset = wide(held.offset);
             held.delivered = true;
-            if let Err(held) = self.process.buffers.lock().commit(offset, held) {
+            if let Err(held) = self.process.buffers().lock().commit(offset, held) {
                 // The range is reserved as long as this value lives.
                 warn_on!(true);
                 self.held = Some(held);
@@ -669,6 +681,21 @@ impl Drop for Buffer {
 }
 
 impl Held {
+    /// The node that was called; `None` for a reply.
+    pub(crate) fn node(&self) -> Option<&StrongNode> {
+        self.node.as_ref()
+    }
+
+    /// Where the buffer begins in the mapping.
+    pub(crate) fn offset(&self) -> u32 {
+        self.offset
+    }
+
+    /// Bytes of data, of offsets and behind them.
+    pub(crate) fn sizes(&self) -> [u32; 3] {
+        [self.data_size, self.offsets_size, self.extra_size]
+    }
+
     fn layout(&self) -> Layout {
         Layout {
             data: wide(self.data_size),
@@ -681,7 +708,7 @@ impl Held {
     /// Gives back everything but the range.
     fn give_back(self, process: &Process) {
         // Bytes that were not delivered must not be in the page when other bytes are.
-        if self.clear || (!self.delivered && process.pages.is_mapped()) {
+        if self.clear || (!self.delivered && process.pages().is_mapped()) {
             let size = self.layout().size();
             // The same sum was made when the buffer was reserved, and these are its pages.
             let cleared =
@@ -691,7 +718,7 @@ impl Held {
         drop(self.pages);
         if let Some(cargo) = self.cargo {
             if cargo.files_in_flight {
-                drop(process.pages.in_flight().take(wide(self.offset)));
+                drop(process.pages().in_flight().take(wide(self.offset)));
             }
             for object in KBox::into_inner(cargo).objects {
                 object.give_back(process);

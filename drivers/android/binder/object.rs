@@ -301,7 +301,7 @@ impl<'a> Filler<'a> {
     /// Translates a node or handle.
     fn reference(&mut self, object: &FlatObject) -> Result<FlatObject, BinderError> {
         let sender = self.thread.process();
-        let receiver = self.buffer.process.clone();
+        let receiver = self.buffer.process().clone();
         let thread = self.thread.clone();
         if matches!(object.kind, BINDER_TYPE_BINDER | BINDER_TYPE_WEAK_BINDER) {
             let strong = object.kind == BINDER_TYPE_BINDER;
@@ -340,7 +340,7 @@ impl<'a> Filler<'a> {
         object: &FlatObject,
         sender: Option<&Thread>,
     ) -> Result<FlatObject, BinderError> {
-        let handle = self.buffer.process.insert_ref(node, strong, sender)?;
+        let handle = self.buffer.process().insert_ref(node, strong, sender)?;
         self.buffer
             .add_object(ObjectRef::Handle { handle, strong })
             .map_err(|e| failed(e, "out of memory"))?;
@@ -384,7 +384,7 @@ impl<'a> Filler<'a> {
             return Err(failed(EPERM, "receiver takes no file descriptors"));
         }
         let file = fd::get(number).map_err(|e| failed(e, "no such file descriptor"))?;
-        let (sender, receiver) = (self.thread.process(), &self.buffer.process);
+        let (sender, receiver) = (self.thread.process(), self.buffer.process());
         lsm::may_give_file(sender.cred(), receiver.cred(), &file)
             .map_err(|_| failed(EPERM, "security module objects to a file"))?;
         self.buffer

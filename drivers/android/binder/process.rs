@@ -87,13 +87,13 @@ pub(crate) struct Process {
     pid: i32,
     /// The opener's credentials.
     cred: ARef<Credential>,
-    pub(crate) pages: Arc<PageRange>,
+    pages: Arc<PageRange>,
     #[pin]
     refs: Refs,
     #[pin]
     inner: SpinLock<ProcessInner>,
     #[pin]
-    pub(crate) buffers: SpinLock<RangeAllocator<Held>>,
+    buffers: SpinLock<RangeAllocator<Held>>,
     #[pin]
     poll: PollQueue,
     /// `BINDER_FREEZE` waits here until no transaction is outstanding.
@@ -203,6 +203,18 @@ impl Process {
     #[inline]
     pub(crate) fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The pages behind the mapping.
+    #[inline]
+    pub(crate) fn pages(&self) -> &Arc<PageRange> {
+        &self.pages
+    }
+
+    /// Which bytes of the mapping are taken.
+    #[inline]
+    pub(crate) fn buffers(&self) -> &SpinLock<RangeAllocator<Held>> {
+        &self.buffers
     }
 
     /// What polls the file waits here.

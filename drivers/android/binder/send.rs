@@ -223,7 +223,7 @@ impl SendContext<'_> {
             _ => None,
         };
         // Before the checks of sizes, as with the C driver.
-        if !self.target.pages.is_mapped() {
+        if !self.target.pages().is_mapped() {
             return Err(dead("receiver has no mapping"));
         }
         let size =
@@ -287,7 +287,7 @@ impl SendContext<'_> {
             .saturating_add(wanted.offsets_size)
             .saturating_add(wanted.extra_size);
         let (pid, tid) = (self.thread.process().pid(), self.thread.id());
-        let (target, mapped) = (self.target.pid(), self.target.pages.mapped_size());
+        let (target, mapped) = (self.target.pid(), self.target.pages().mapped_size());
         match why {
             NoBuffer::NotMapped => dead("receiver has no mapping"),
             NoBuffer::BadSize => failed(EINVAL, "size too large"),
@@ -683,7 +683,7 @@ fn reply_to(
     let tell = |failure| (failure, true);
     let (buffer, _) = send.fill(None, false).map_err(tell)?;
     let transaction = if level.is_charged() {
-        let payer = target.pages.payer();
+        let payer = target.pages().payer();
         payer.pay(|flags| send.transaction(buffer, level, flags, None))
     } else {
         send.transaction(buffer, level, level.flags(), None)

@@ -132,13 +132,14 @@ struct Contents {
 
 impl Contents {
     fn new(id: u32, held: &Held) -> Self {
+        let [data_size, offsets_size, extra_size] = held.sizes();
         Self {
             id,
-            node: held.node.as_ref().map_or(0, |node| node.node().debug_id()),
-            offset: held.offset,
-            data_size: held.data_size,
-            offsets_size: held.offsets_size,
-            extra_size: held.extra_size,
+            node: held.node().map_or(0, |node| node.node().debug_id()),
+            offset: held.offset(),
+            data_size,
+            offsets_size,
+            extra_size,
         }
     }
 
@@ -146,7 +147,7 @@ impl Contents {
     fn of_pending(transaction: &TransactionArc) -> Option<Self> {
         let inner = transaction.target().lock();
         let buffer = transaction.buffer(&inner)?;
-        Some(Self::new(transaction.debug_id(), buffer.held.as_ref()?))
+        Some(Self::new(transaction.debug_id(), buffer.info()?))
     }
 }
 
@@ -249,7 +250,7 @@ impl<'a> Listing<'a> {
     fn find_buffers(&mut self) -> Result {
         let mut offset = 0;
         loop {
-            let buffers = self.process.buffers.lock();
+            let buffers = self.process.buffers().lock();
             let Some(live) = buffers.at_or_above(offset) else {
                 break;
             };
@@ -426,7 +427,7 @@ impl<'a> Listing<'a> {
     fn buffers(&mut self) {
         let mut offset = 0;
         while !self.out.is_full() {
-            let buffers = self.process.buffers.lock();
+            let buffers = self.process.buffers().lock();
             let Some(live) = buffers.at_or_above(offset) else {
                 break;
             };

@@ -110,18 +110,18 @@ fn process_stats(out: &Output<'_>, process: &Process) {
             weak = weak.saturating_add(handle.weak());
         });
     }
-    let oneway_space = process.buffers.lock().oneway_space();
+    let oneway_space = process.buffers().lock().oneway_space();
     let mut buffers = 0usize;
     let mut from = Some(0);
     while let Some(offset) = from {
-        let ranges = process.buffers.lock();
+        let ranges = process.buffers().lock();
         from = ranges
             .at_or_above(offset)
             .and_then(|live| live.offset.checked_add(1));
         drop(ranges);
         buffers = buffers.saturating_add(usize::from(from.is_some()));
     }
-    let pages = process.pages.figures();
+    let pages = process.pages().figures();
 
     seq_print!(out, "proc {}\n", process.pid());
     seq_print!(out, "context {}\n", context_name(process));
