@@ -133,7 +133,7 @@ struct State {
 
 // SAFETY: The pointers in the tables of operations lead to functions and to the module.
 unsafe impl Send for State {}
-// SAFETY: As above, and the tables are not written.
+// SAFETY: The pointers lead to functions and to the module, and the tables are not written.
 unsafe impl Sync for State {}
 
 /// The [`State`] while there is a [`Registration`], else null.
@@ -390,7 +390,7 @@ unsafe extern "C" fn fill_super(
         Ok(info) => info,
         Err(e) => return e.to_errno(),
     };
-    // SAFETY: As above. `kill_sb` frees the box, also after a failure.
+    // SAFETY: The kernel gives a new super block, which no other code sees. `kill_sb` frees the box, also after a failure.
     let sb = unsafe {
         (*sb).s_fs_info = info.into_foreign();
         (*sb).s_op = &SUPER_OPS;

@@ -177,7 +177,7 @@ pub(crate) fn report(report: &Report<'_>) {
         return;
     }
     if let Ok(attributes) = Attributes::of(report) {
-        // SAFETY: As above, and the attributes are as long as they say.
+        // SAFETY: The family is registered, and stays so while files are open. The attributes are as long as they say.
         unsafe { binder_rs_report(attributes.0.as_ptr().cast(), attributes.0.len()) };
     }
 }
