@@ -113,7 +113,8 @@ impl PageUse {
         self.for_each_piece(offset, data.len(), |page, within, piece| {
             let (now, later) = rest.split_at_checked(piece).ok_or(EINVAL)?;
             rest = later;
-            // SAFETY: `now` is `piece` bytes long; as in `copy_from_user`, no other code writes there.
+            // SAFETY: `now` is `piece` bytes long. The bytes of the page belong to one buffer, whose owner is the only one
+            // to write to them.
             unsafe { page.write_raw(now.as_ptr(), within, now.len()) }
         })
     }
@@ -125,7 +126,7 @@ impl PageUse {
     /// `EINVAL` if they go beyond the pages held.
     pub(crate) fn clear(&self, offset: usize, len: usize) -> Result {
         self.for_each_piece(offset, len, |page, within, piece| {
-            // SAFETY: As in `copy_from_user`.
+            // SAFETY: The bytes are in the page. They belong to one buffer, whose owner is the only one to write to them.
             unsafe { page.fill_zero_raw(within, piece) }
         })
     }
