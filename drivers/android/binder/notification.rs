@@ -42,6 +42,7 @@ use crate::{
     },
     read_buffer::ReadBuffer,
     refs::Ref,
+    sys::helpers::cond_resched,
     thread::Thread,
     todo::{
         Delivered,
@@ -279,6 +280,7 @@ impl Process {
             if taken.is_none() {
                 break;
             }
+            cond_resched();
         }
     }
 }
